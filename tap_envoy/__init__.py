@@ -1,0 +1,1 @@
+"""Singer tap for Envoy, the workplace platform."""

@@ -1,0 +1,263 @@
+"""The settings: what there is to set, and the checks that end a bad start with a sentence."""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import json
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from singer_sdk import typing as th
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+API_URL = "https://api.envoy.com/v1"
+TOKEN_URL = "https://api.envoy.com/oauth2/token"  # noqa: S105  # an address
+
+WAYS_IN = (
+    ("api_key",),
+    ("client_id", "client_secret", "username", "password"),
+    ("client_id", "client_secret", "refresh_token"),
+)
+"""The complete sets of credentials, in the order in which one is chosen."""
+
+RANGES = {
+    "lookback_days": (0, None),
+    "lookahead_days": (0, None),
+    "page_size": (1, 100),
+    "requests_per_second": (1, None),
+    "request_timeout": (1, None),
+}
+"""Lowest and highest value of each integer setting."""
+
+
+SCHEMA = th.PropertiesList(
+    th.Property(
+        "api_key",
+        th.StringType,
+        secret=True,
+        title="Client API Key",
+        description="The Client API Key of your integration, from Envoy's Dev Dashboard. "
+        "The simplest way in; wins over the others when set.",
+    ),
+    th.Property(
+        "client_id",
+        th.StringType,
+        title="Client ID",
+        description="The client id of your integration, from Envoy's Dev Dashboard.",
+    ),
+    th.Property(
+        "client_secret",
+        th.StringType,
+        secret=True,
+        title="Client secret",
+        description="The client secret of your integration, from Envoy's Dev Dashboard.",
+    ),
+    th.Property(
+        "username",
+        th.StringType,
+        title="API user",
+        description="The e-mail address of the API user (a Global Admin).",
+    ),
+    th.Property(
+        "password",
+        th.StringType,
+        secret=True,
+        title="API user's password",
+        description="The password of the API user.",
+    ),
+    th.Property(
+        "refresh_token",
+        th.StringType,
+        secret=True,
+        title="Refresh token",
+        description="A refresh token from an earlier login, instead of the API user, or tried "
+        "before it.",
+    ),
+    th.Property(
+        "scopes",
+        th.ArrayType(th.StringType),
+        title="Scopes",
+        description="Scopes to ask for with the password grant. Unset: `token.refresh` and what "
+        "the selected streams need.",
+    ),
+    th.Property(
+        "api_url",
+        th.StringType,
+        default=API_URL,
+        title="API address",
+        description="Address of Envoy's v1 API; https, or http on loopback.",
+    ),
+    th.Property(
+        "token_url",
+        th.StringType,
+        default=TOKEN_URL,
+        title="Token address",
+        description="Address that issues access tokens; https, or http on loopback.",
+    ),
+    th.Property(
+        "start_date",
+        th.DateTimeType,
+        title="Start date",
+        description="Date or date-time of the earliest data to read in incremental streams. "
+        "Locations are always read whole.",
+    ),
+    th.Property(
+        "page_size",
+        th.IntegerType,
+        default=100,
+        title="Page size",
+        description="Rows to ask for in one request, 1 to 100.",
+    ),
+    th.Property(
+        "request_timeout",
+        th.IntegerType,
+        default=60,
+        title="Request timeout",
+        description="Seconds to wait for a connection, and for an answer, before trying again.",
+    ),
+    th.Property(
+        "user_agent",
+        th.StringType,
+        title="User agent",
+        description="How the tap names itself to Envoy. Unset: `tap-envoy/` and its version.",
+    ),
+    th.Property(
+        "emit_activate_version_messages",
+        th.BooleanType,
+        default=False,
+        title="Emit ACTIVATE_VERSION",
+        description="End each full read with an ACTIVATE_VERSION message, so that a target which "
+        "knows it removes rows that are gone from Envoy.",
+    ),
+    additional_properties=False,
+).to_dict()
+
+
+def from_environment(schema: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the settings found in `environ` as `TAP_ENVOY_<NAME>`, empty ones left out.
+
+    A value that is not what the schema says stays as it is, for `problems` to name.
+    """
+    found: dict[str, Any] = {}
+    for name, definition in schema["properties"].items():
+        text = environ.get(f"TAP_ENVOY_{name.upper()}", "")
+        if text:
+            found[name] = _parse(text, definition.get("type", []))
+    return found
+
+
+def _parse(text: str, types: list[str]) -> Any:  # noqa: ANN401
+    if "string" in types:
+        return text
+    if "boolean" in types and text.lower() in {"1", "yes", "on", "0", "no", "off"}:
+        return text.lower() in {"1", "yes", "on"}
+    try:
+        return json.loads(text.lower() if "boolean" in types else text)
+    except ValueError:
+        if "array" in types:
+            return [part.strip() for part in text.split(",")]
+        return text
+
+
+def without_empty(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `config` without what is unset: an unset variable in meltano.yml becomes `""`."""
+    return {name: value for name, value in config.items() if value is not None and value != ""}
+
+
+def problems(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
+    """Yield a sentence for each thing that is wrong with `config`; never a secret's value.
+
+    Args:
+        config: The settings as given, without empty ones.
+        schema: The JSON schema of all settings, those of the SDK included.
+    """
+    known = schema["properties"]
+    for name in config.keys() - known.keys():
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"; did you mean `{close[0]}`" if close else ""
+        yield f"There is no setting `{_printable(name)}`{hint}."
+    for name in SCHEMA["properties"]:
+        if name in config:
+            yield from _problems_of(name, config[name], SCHEMA["properties"][name]["type"])
+    yield from _missing_credentials(config)
+
+
+def _problems_of(name: str, value: Any, types: list[str]) -> Iterator[str]:  # noqa: ANN401
+    if "integer" in types:
+        low, high = RANGES[name]
+        whole = isinstance(value, int) and not isinstance(value, bool)
+        if not whole or value < low or (high is not None and value > high):
+            limits = f"of {low} or more" if high is None else f"from {low} to {high}"
+            yield f"The setting `{name}` must be a whole number {limits}."
+    elif "boolean" in types:
+        if not isinstance(value, bool):
+            yield f"The setting `{name}` must be true or false."
+    elif "array" in types:
+        if not isinstance(value, list) or not all(map(_is_scope, value)):
+            yield f"The setting `{name}` must be a list of scopes such as `locations.read`."
+    elif not isinstance(value, str):
+        yield f"The setting `{name}` must be text; put it in quotes."
+    elif not value.isprintable():
+        yield f"The setting `{name}` holds a line break or another character that cannot be seen."
+    elif name in {"api_url", "token_url"}:
+        if not _is_safe_address(value):
+            yield f"The setting `{name}` must be an https address, or an http one on loopback."
+    elif name == "start_date" and not _is_date(value):
+        yield f"The setting `{name}` must be a date such as 2024-05-17 or 2024-05-17T08:00:00Z."
+    elif name in {"api_key", "user_agent"} and not value.isascii():
+        yield f"The setting `{name}` is sent in a header and must be plain ASCII."
+
+
+def _missing_credentials(config: Mapping[str, Any]) -> Iterator[str]:
+    """Yield one sentence if no way in is complete, about the way that is nearest to it."""
+    if any(all(name in config for name in way) for way in WAYS_IN):
+        return
+    begun = [way for way in WAYS_IN if any(name in config for name in way)]
+    if not begun:
+        yield (
+            "No credentials: set `api_key`, or `client_id`, `client_secret`, `username` and "
+            "`password`, or `client_id`, `client_secret` and `refresh_token`."
+        )
+        return
+    gaps = [[f"`{name}`" for name in way if name not in config] for way in begun]
+    fewest = min(map(len, gaps))
+    choices = [" and ".join(gap) for gap in gaps if len(gap) == fewest]
+    yield f"The credentials are not complete: also set {', or '.join(choices)}."
+
+
+def _is_scope(value: Any) -> bool:  # noqa: ANN401
+    return isinstance(value, str) and value.isprintable() and value != "" and "," not in value
+
+
+def _is_safe_address(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        return False
+    if parts.username or parts.password or parts.query or parts.fragment or " " in value:
+        return False
+    return bool(host) and (parts.scheme == "https" or (parts.scheme == "http" and _loops(host)))
+
+
+def _loops(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_date(value: str) -> bool:
+    try:
+        datetime.fromisoformat(value)
+    except ValueError:
+        return False
+    return True
+
+
+def _printable(name: str) -> str:
+    return "".join(filter(str.isprintable, name))[:50]

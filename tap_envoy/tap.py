@@ -1,0 +1,138 @@
+"""The tap: its settings checked, its streams on offer, and what one run shares."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from functools import cached_property
+from typing import IO, TYPE_CHECKING, Any, ClassVar
+
+import requests
+from dotenv import find_dotenv, load_dotenv
+from requests.cookies import RequestsCookieJar
+from singer_sdk import Tap
+from singer_sdk.contrib.msgspec import MsgSpecWriter
+from singer_sdk.exceptions import ConfigValidationError
+from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
+from typing_extensions import override
+
+from tap_envoy import settings
+from tap_envoy.auth import ClientApiKey, EnvoyAuthenticator
+from tap_envoy.errors import EnvoyError
+from tap_envoy.retry import Retry
+from tap_envoy.streams import LocationsStream
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tap_envoy.client import EnvoyStream
+
+STREAMS: tuple[type[EnvoyStream], ...] = (LocationsStream,)
+
+TOKEN_TRIES = 5
+"""How often the token address is asked: nothing can be read until it answers."""
+
+
+class UnredirectedSession(requests.Session):
+    """A session that follows no redirect, nor looks at its target."""
+
+    @override
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Tell that there is none: credentials never go to another host."""
+
+
+class TapEnvoy(Tap):
+    """Reads a company's Envoy (envoy.com), by Envoy's v1 API."""
+
+    name = "tap-envoy"
+    package_name = "tap-envoy"
+    config_jsonschema: ClassVar[dict[str, Any]] = settings.SCHEMA
+    message_writer_class = MsgSpecWriter
+    # Not BATCH: it would go round selection and stream maps.
+    capabilities: ClassVar = [
+        TapCapabilities.CATALOG,
+        TapCapabilities.STATE,
+        TapCapabilities.DISCOVER,
+        TapCapabilities.ACTIVATE_VERSION,
+        PluginCapabilities.ABOUT,
+        PluginCapabilities.STREAM_MAPS,
+        PluginCapabilities.FLATTENING,
+        PluginCapabilities.STRUCTURED_LOGGING,
+    ]
+    retry: ClassVar[Retry] = Retry()
+    """How a fault that may pass is waited out."""
+
+    def __init__(
+        self,
+        *,
+        config: dict[str, Any] | None = None,
+        parse_env_config: bool = False,
+        validate_config: bool = True,
+        **kwargs: Any,  # noqa: ANN401  # those of the SDK
+    ) -> None:
+        """Take the settings and check them.
+
+        Args:
+            config: The settings by name.
+            parse_env_config: Whether `TAP_ENVOY_*`, and a `.env` file in the folder where the
+                user is or above it, add to them.
+            validate_config: Whether to check them; discovery needs none.
+            kwargs: As the SDK's `Tap` has them.
+
+        Raises:
+            ConfigValidationError: With a sentence for each setting that is wrong.
+        """
+        schema = {**self.config_jsonschema, "properties": {**settings.SCHEMA["properties"]}}
+        self.append_builtin_config(schema)
+        given = dict(config or {})
+        if parse_env_config:
+            load_dotenv(find_dotenv(usecwd=True))
+            given |= settings.from_environment(schema, os.environ)
+        given = settings.without_empty(given)
+        if validate_config and (errors := sorted(settings.problems(given, schema))):
+            raise ConfigValidationError("The settings are not right.", errors=errors)
+        super().__init__(config=given, validate_config=validate_config, **kwargs)
+
+    @override
+    def discover_streams(self) -> Sequence[EnvoyStream]:
+        return [stream(self) for stream in STREAMS]
+
+    @cached_property
+    def session(self) -> requests.Session:
+        """The HTTP session of the run; a proxy or CA bundle of the environment holds."""
+        session = UnredirectedSession()
+        session.headers["User-Agent"] = self.config.get(
+            "user_agent", f"{self.name}/{self.plugin_version}"
+        )
+        return session
+
+    @cached_property
+    def authenticator(self) -> ClientApiKey | EnvoyAuthenticator:
+        """Who the run is: by the first of the ways in that the settings complete."""
+        if api_key := self.config.get("api_key"):
+            self.logger.info("Signing in with the Client API Key (`api_key`).")
+            return ClientApiKey(api_key)
+        has_password = all(self.config.get(name) for name in ("username", "password"))
+        return EnvoyAuthenticator(
+            token_url=self.config["token_url"],
+            client_id=self.config["client_id"],
+            client_secret=self.config["client_secret"],
+            username=self.config["username"] if has_password else None,
+            password=self.config["password"] if has_password else None,
+            refresh_token=self.config.get("refresh_token"),
+            scopes=self.scopes,
+            session=self.session,
+            timeout=self.config["request_timeout"],
+            retry=replace(self.retry, tries=min(TOKEN_TRIES, self.retry.tries)),
+        )
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """Scopes to log in with: one to get refresh tokens, and what the selection needs."""
+        if chosen := self.config.get("scopes"):
+            return tuple(chosen)
+        needed = {
+            scope for stream in self.streams.values() if stream.selected for scope in stream.scopes
+        }
+        return ("token.refresh", *sorted(needed))
