@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from dataclasses import replace
@@ -10,7 +11,6 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import requests
 from dotenv import find_dotenv, load_dotenv
-from requests.cookies import RequestsCookieJar
 from singer_sdk import Tap
 from singer_sdk.contrib.msgspec import MsgSpecWriter
 from singer_sdk.exceptions import ConfigValidationError
@@ -94,6 +94,33 @@ class TapEnvoy(Tap):
             raise ConfigValidationError("The settings are not right.", errors=errors)
         super().__init__(config=given, validate_config=validate_config, **kwargs)
 
+    @classmethod
+    @override
+    def cb_config(cls, ctx: Any, param: Any, value: tuple[str, ...]) -> Any:
+        try:
+            return super().cb_config(ctx, param, value)
+        except FileNotFoundError as error:
+            raise EnvoyError(f"--config: {error}") from None
+        except (OSError, TypeError, ValueError, RecursionError):
+            raise EnvoyError(
+                "--config: one of the files cannot be read as a JSON object of settings."
+            ) from None
+
+    @classmethod
+    @override
+    def invoke(  # type: ignore[override]  # the SDK's own does as much
+        cls,
+        *,
+        state: IO[str] | None = None,
+        catalog: IO[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().invoke(
+            state=_json_object("--state", state),
+            catalog=_json_object("--catalog", catalog),
+            **kwargs,
+        )
+
     @override
     def discover_streams(self) -> Sequence[EnvoyStream]:
         return [stream(self) for stream in STREAMS]
@@ -136,3 +163,17 @@ class TapEnvoy(Tap):
             scope for stream in self.streams.values() if stream.selected for scope in stream.scopes
         }
         return ("token.refresh", *sorted(needed))
+
+
+def _json_object(option: str, file: IO[str] | None) -> IO[str] | None:
+    """Return the file of an option, to be read again, once it is known to hold a JSON object."""
+    if file is None:
+        return None
+    text = file.read()
+    try:
+        is_object = isinstance(json.loads(text), dict)
+    except ValueError:
+        is_object = False
+    if not is_object:
+        raise EnvoyError(f"{option}: the file does not hold a JSON object.")
+    return io.StringIO(text)

@@ -1,0 +1,40 @@
+"""Puts an Envoy behind a free port on loopback."""
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from tests.sandbox.envoy import Envoy
+
+
+@contextmanager
+def serve(envoy: Envoy) -> Iterator[str]:
+    """Serve `envoy` while the context lasts; yields its address, such as http://127.0.0.1:4000."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        envoy.app, log_level="critical", lifespan="off", ws="none", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.005)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listener.close()
+
+
+def environment(envoy: Envoy, address: str) -> dict[str, str]:
+    """Return the variables that let the tap read `envoy`, with its API key."""
+    return {
+        "TAP_ENVOY_API_KEY": envoy.api_key,
+        "TAP_ENVOY_API_URL": f"{address}/v1",
+        "TAP_ENVOY_TOKEN_URL": f"{address}/oauth2/token",
+    }
