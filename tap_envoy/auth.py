@@ -29,7 +29,7 @@ REFRESH_TOKEN_LIFETIME = 30 * 24 * 3600.0
 LEEWAY = 300.0
 """Seconds before its end at which an access token is renewed, or a tenth of its lifetime."""
 
-NEW_REFRESH_TOKEN = (
+NEW_REFRESH_TOKEN = (  # noqa: S105  # advice
     "get a new one by a password grant (README, “Getting credentials”) and set `refresh_token`, "
     "or set `username` and `password`"
 )
@@ -60,7 +60,8 @@ class EnvoyAuthenticator(OAuthAuthenticator):
     """
 
     advice = (
-        "check that the API user is a Global Admin and that the integration is ready to be displayed"
+        "check that the API user is a Global Admin and that the integration is ready to be "
+        "displayed"
     )
 
     def __init__(  # noqa: PLR0913  # one for each thing that Envoy's guide asks for
@@ -228,7 +229,12 @@ class EnvoyAuthenticator(OAuthAuthenticator):
                 f"The token address answered HTTP {status}, which is no token; check `token_url`."
             )
         token = payload.get("access_token")
-        if not isinstance(token, str) or not token.isascii() or not token.isprintable() or not token:
+        if (
+            not isinstance(token, str)
+            or not token.isascii()
+            or not token.isprintable()
+            or not token
+        ):
             raise EnvoyError(
                 "The token address answered without an access token; check `token_url`."
             )

@@ -159,9 +159,7 @@ class EnvoyStream(RESTStream[int]):
         except EnvoyError:
             raise
         except (requests.RequestException, OSError, ValueError) as error:
-            raise out_of_reach(
-                error, where="Envoy (`api_url`)", timeout=self.timeout
-            ) from None
+            raise out_of_reach(error, where="Envoy (`api_url`)", timeout=self.timeout) from None
 
     def _refusal(
         self, status: int, response: requests.Response, said: str

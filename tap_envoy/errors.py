@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import requests
 from singer_sdk.exceptions import FatalAPIError, RetriableAPIError
+from urllib3.exceptions import NewConnectionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,27 +78,25 @@ def out_of_reach(error: Exception, *, where: str, timeout: float) -> EnvoyError 
         where: The address as the user knows it, such as "the token address".
         timeout: The seconds that were waited.
     """
-    if isinstance(error, requests.exceptions.SSLError):
+    exceptions = requests.exceptions
+    if isinstance(error, exceptions.SSLError):
         return EnvoyError(
             f"The certificate of {where} was not accepted; if a proxy of yours opens TLS, let "
             "REQUESTS_CA_BUNDLE name its CA bundle."
         )
-    if isinstance(error, requests.exceptions.ProxyError):
-        return TransientError(
-            f"The proxy on the way to {where} could not be used; check HTTPS_PROXY and NO_PROXY."
-        )
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        return TransientError(f"No connection to {where} within {timeout} seconds.")
-    if isinstance(error, requests.exceptions.Timeout):
-        return LostAnswerError(f"No answer from {where} within {timeout} seconds.")
-    if isinstance(error, requests.exceptions.ConnectionError) and _was_not_sent(error):
-        return TransientError(f"No connection to {where}.")
-    if isinstance(error, requests.exceptions.InvalidURL):
+    if isinstance(error, exceptions.InvalidURL):
         return EnvoyError(f"The setting for {where} is not an address that can be asked.")
+    if isinstance(error, exceptions.ProxyError):
+        text = f"The proxy on the way to {where} did not let it through; check HTTPS_PROXY."
+        return TransientError(text)
+    if isinstance(error, exceptions.ConnectTimeout) or _was_not_sent(error):
+        return TransientError(f"There is no connection to {where}.")
+    if isinstance(error, exceptions.Timeout):
+        return LostAnswerError(f"There was no answer from {where} within {timeout} seconds.")
     return LostAnswerError(f"The connection to {where} broke before the answer was complete.")
 
 
-def _was_not_sent(error: requests.exceptions.ConnectionError) -> bool:
+def _was_not_sent(error: Exception) -> bool:
     """Tell whether a connection never came about, so that nothing can have been sent."""
     reason = getattr(error.args[0] if error.args else None, "reason", None)
-    return type(reason).__name__ in {"NewConnectionError", "NameResolutionError"}
+    return isinstance(reason, NewConnectionError)

@@ -64,5 +64,5 @@ class Retry:
     def _wait(self, attempt: int, error: TransientError) -> float:
         if error.wait is not None:
             return min(error.wait, LONGEST_REQUESTED_WAIT)
-        longest = min(self.longest_wait, self.first_wait * 2 ** (attempt - 1))
+        longest = min(self.longest_wait, self.first_wait * 2.0 ** (attempt - 1))
         return longest * random.uniform(0.75, 1)  # noqa: S311  # not for secrets

@@ -24,13 +24,7 @@ WAYS_IN = (
 )
 """The complete sets of credentials, in the order in which one is chosen."""
 
-RANGES = {
-    "lookback_days": (0, None),
-    "lookahead_days": (0, None),
-    "page_size": (1, 100),
-    "requests_per_second": (1, None),
-    "request_timeout": (1, None),
-}
+RANGES = {"page_size": (1, 100), "request_timeout": (1, 3600)}
 """Lowest and highest value of each integer setting."""
 
 
@@ -117,7 +111,8 @@ SCHEMA = th.PropertiesList(
         th.IntegerType,
         default=60,
         title="Request timeout",
-        description="Seconds to wait for a connection, and for an answer, before trying again.",
+        description="Seconds to wait for a connection, and for an answer, before trying again; "
+        "1 to 3600.",
     ),
     th.Property(
         "user_agent",
@@ -182,34 +177,39 @@ def problems(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[s
         yield f"There is no setting `{_printable(name)}`{hint}."
     for name in SCHEMA["properties"]:
         if name in config:
-            yield from _problems_of(name, config[name], SCHEMA["properties"][name]["type"])
+            problem = _problem(name, config[name], SCHEMA["properties"][name]["type"])
+            if problem:
+                yield f"The setting `{name}` {problem}."
     yield from _missing_credentials(config)
 
 
-def _problems_of(name: str, value: Any, types: list[str]) -> Iterator[str]:  # noqa: ANN401
+def _problem(name: str, value: Any, types: list[str]) -> str | None:  # noqa: ANN401
+    """Return what the setting `name` must be, if `value` is not that."""
     if "integer" in types:
         low, high = RANGES[name]
         whole = isinstance(value, int) and not isinstance(value, bool)
-        if not whole or value < low or (high is not None and value > high):
-            limits = f"of {low} or more" if high is None else f"from {low} to {high}"
-            yield f"The setting `{name}` must be a whole number {limits}."
-    elif "boolean" in types:
-        if not isinstance(value, bool):
-            yield f"The setting `{name}` must be true or false."
-    elif "array" in types:
-        if not isinstance(value, list) or not all(map(_is_scope, value)):
-            yield f"The setting `{name}` must be a list of scopes such as `locations.read`."
-    elif not isinstance(value, str):
-        yield f"The setting `{name}` must be text; put it in quotes."
-    elif not value.isprintable():
-        yield f"The setting `{name}` holds a line break or another character that cannot be seen."
-    elif name in {"api_url", "token_url"}:
-        if not _is_safe_address(value):
-            yield f"The setting `{name}` must be an https address, or an http one on loopback."
-    elif name == "start_date" and not _is_date(value):
-        yield f"The setting `{name}` must be a date such as 2024-05-17 or 2024-05-17T08:00:00Z."
-    elif name in {"api_key", "user_agent"} and not value.isascii():
-        yield f"The setting `{name}` is sent in a header and must be plain ASCII."
+        fits = whole and low <= value <= high
+        return None if fits else f"must be a whole number from {low} to {high}"
+    if "boolean" in types:
+        return None if isinstance(value, bool) else "must be true or false"
+    if "array" in types:
+        fits = isinstance(value, list) and all(map(_is_scope, value))
+        return None if fits else "must be a list of scopes such as `locations.read`"
+    return _text_problem(name, value)
+
+
+def _text_problem(name: str, value: Any) -> str | None:  # noqa: ANN401
+    if not isinstance(value, str):
+        return "must be text; put it in quotes"
+    if not value.isprintable():
+        return "holds a line break or another character that cannot be seen"
+    if name in {"api_url", "token_url"} and not _is_safe_address(value):
+        return "must be an https address, or an http one on loopback"
+    if name == "start_date" and not _is_date(value):
+        return "must be a date such as 2024-05-17 or 2024-05-17T08:00:00Z"
+    if name in {"api_key", "user_agent"} and not value.isascii():
+        return "is sent in a header and must be plain ASCII"
+    return None
 
 
 def _missing_credentials(config: Mapping[str, Any]) -> Iterator[str]:

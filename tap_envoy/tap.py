@@ -19,14 +19,13 @@ from typing_extensions import override
 
 from tap_envoy import settings
 from tap_envoy.auth import ClientApiKey, EnvoyAuthenticator
+from tap_envoy.client import EnvoyStream
 from tap_envoy.errors import EnvoyError
 from tap_envoy.retry import Retry
 from tap_envoy.streams import LocationsStream
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from tap_envoy.client import EnvoyStream
 
 STREAMS: tuple[type[EnvoyStream], ...] = (LocationsStream,)
 
@@ -108,7 +107,7 @@ class TapEnvoy(Tap):
 
     @classmethod
     @override
-    def invoke(  # type: ignore[override]  # the SDK's own does as much
+    def invoke(
         cls,
         *,
         state: IO[str] | None = None,
@@ -160,7 +159,10 @@ class TapEnvoy(Tap):
         if chosen := self.config.get("scopes"):
             return tuple(chosen)
         needed = {
-            scope for stream in self.streams.values() if stream.selected for scope in stream.scopes
+            scope
+            for stream in self.streams.values()
+            if stream.selected and isinstance(stream, EnvoyStream)
+            for scope in stream.scopes
         }
         return ("token.refresh", *sorted(needed))
 

@@ -28,7 +28,9 @@ def locations(count: int = 250) -> list[dict[str, Any]]:
     ]
 
 
-def _location(number: int, city: tuple[str, str, str, float, float], made: datetime) -> dict[str, Any]:
+def _location(
+    number: int, city: tuple[str, str, str, float, float], made: datetime
+) -> dict[str, Any]:
     name, country, timezone, latitude, longitude = city
     row: dict[str, Any] = {
         "id": str(1000 + number),

@@ -230,9 +230,7 @@ class Envoy:
             body["meta"] = {key: meta[key] for key in self.meta_keys}
         return JSONResponse(body)
 
-    async def _record(
-        self, http: HttpRequest, form: dict[str, str] | None = None
-    ) -> Answer | None:
+    async def _record(self, http: HttpRequest, form: dict[str, str] | None = None) -> Answer | None:
         path = http.url.path
         self.requests.append(
             Request(http.method, path, dict(http.query_params), dict(http.headers), form or {})
