@@ -29,7 +29,7 @@ REFRESH_TOKEN_LIFETIME = 30 * 24 * 3600.0
 LEEWAY = 300.0
 """Seconds before its end at which an access token is renewed, or a tenth of its lifetime."""
 
-NEW_REFRESH_TOKEN = (  # noqa: S105  # advice
+REFRESH_ADVICE = (
     "get a new one by a password grant (README, “Getting credentials”) and set `refresh_token`, "
     "or set `username` and `password`"
 )
@@ -139,13 +139,13 @@ class EnvoyAuthenticator(OAuthAuthenticator):
                 self.refresh_token = None
                 if not self._password:
                     raise EnvoyError(
-                        f"{error} The refresh token cannot be used again: {NEW_REFRESH_TOKEN}."
+                        f"{error} The refresh token cannot be used again: {REFRESH_ADVICE}."
                     ) from None
                 self.logger.warning("%s Logging in with the password instead.", error)
             else:
                 return
         if not self._password:
-            raise EnvoyError(f"The refresh token is past its 30 days: {NEW_REFRESH_TOKEN}.")
+            raise EnvoyError(f"The refresh token is past its 30 days: {REFRESH_ADVICE}.")
         self._keep(self._grant("password"))
 
     @property

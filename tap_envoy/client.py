@@ -79,6 +79,8 @@ class EnvoyStream(RESTStream[int]):
                 for page in read_pages(self._fetch, self.config["page_size"]):
                     requests_made.increment()
                     yield from page.records
+        except EnvoyError as error:
+            raise EnvoyError(f"{self.name}: {error}") from error
         finally:
             self._name_unlisted_keys()
         if self._stream_version is not None:
@@ -126,10 +128,7 @@ class EnvoyStream(RESTStream[int]):
             EnvoyError: If there is no such page to be had.
         """
         query = {**self.query, "page": number, "perPage": self.config["page_size"]}
-        try:
-            return self._tap.retry.call(lambda: self._ask(query), self.logger)
-        except EnvoyError as error:
-            raise type(error)(f"{self.name}: {error}") from error
+        return self._tap.retry.call(lambda: self._ask(query), self.logger)
 
     def _ask(self, query: Mapping[str, Any]) -> Page:
         """Ask once; and once more with another token if the first is refused."""

@@ -112,7 +112,14 @@ class Envoy:
     def secrets(self) -> set[str]:
         """Everything that nobody may see."""
         basic = base64.b64encode(f"{self.client_id}:{self.client_secret}".encode()).decode()
-        return {self.api_key, self.client_secret, self.password, basic, *self.issued}
+        return {
+            self.api_key,
+            self.client_secret,
+            self.password,
+            self.password[-16:],
+            basic,
+            *self.issued,
+        }
 
     # The token address
 

@@ -5,18 +5,38 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import uvicorn
+from starlette.types import Receive, Scope, Send
 
 from tests.sandbox.envoy import Envoy
 
 
+class Stage:
+    """A place where one Envoy after the other can be put, behind one address."""
+
+    def __init__(self, envoy: Envoy) -> None:
+        self.envoy = envoy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.envoy.app(scope, receive, send)
+
+
 @contextmanager
-def serve(envoy: Envoy) -> Iterator[str]:
-    """Serve `envoy` while the context lasts; yields its address, such as http://127.0.0.1:4000."""
+def serve(envoy: Envoy | Stage, certificate: Path | None = None) -> Iterator[str]:
+    """Serve `envoy` while the context lasts; yields its address, such as http://127.0.0.1:4000.
+
+    With a `certificate`, a PEM file that holds its key too, the address is an https one.
+    """
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
-        envoy.app, log_level="critical", lifespan="off", ws="none", timeout_graceful_shutdown=1
+        envoy.app if isinstance(envoy, Envoy) else envoy,
+        log_level="critical",
+        lifespan="off",
+        ws="none",
+        timeout_graceful_shutdown=1,
+        ssl_certfile=certificate,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
@@ -24,7 +44,8 @@ def serve(envoy: Envoy) -> Iterator[str]:
     while not server.started:
         time.sleep(0.005)
     try:
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        scheme = "https" if certificate else "http"
+        yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()

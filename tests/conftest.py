@@ -1,0 +1,74 @@
+"""An Envoy for each test, and the tap pointed at it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tap_envoy.tap import TapEnvoy
+from tests.hasty import RETRY
+from tests.program import Run, run_tap
+from tests.sandbox import Envoy, serve
+from tests.sandbox.server import Stage
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An Envoy that is being served, and ways to read it with the tap."""
+
+    envoy: Envoy
+    address: str
+    folder: Path
+
+    @property
+    def addresses(self) -> dict[str, Any]:
+        return {"api_url": f"{self.address}/v1", "token_url": f"{self.address}/oauth2/token"}
+
+    @property
+    def client(self) -> dict[str, Any]:
+        envoy = self.envoy
+        return {"client_id": envoy.client_id, "client_secret": envoy.client_secret}
+
+    @property
+    def login(self) -> dict[str, Any]:
+        return {
+            **self.client,
+            "username": self.envoy.username,
+            "password": self.envoy.password,
+        }
+
+    def run(self, *arguments: str, environment: dict[str, str] | None = None, **config: Any) -> Run:
+        """Run the tap with these settings, by its API key unless they have another way in."""
+        ways = config.keys() & {"api_key", "client_id"}
+        settings = self.addresses | ({} if ways else {"api_key": self.envoy.api_key}) | config
+        path = self.folder / "config.json"
+        path.write_text(json.dumps(settings), encoding="utf-8")
+        given = {value for value in config.values() if isinstance(value, str) and len(value) > 20}
+        hidden = self.envoy.secrets | {v for v in given if not v.startswith("http")}
+        run = run_tap("--config", str(path), *arguments, hidden=hidden, environment=environment)
+        for secret in self.envoy.secrets:  # those, too, that were issued meanwhile
+            assert secret not in run.out + run.err
+        return run
+
+    def tap(self, **config: Any) -> TapEnvoy:
+        """Make a tap in this process, for what needs no process of its own."""
+        settings = {**self.addresses, "api_key": self.envoy.api_key, **config}
+        return TapEnvoy(config=settings)
+
+
+@pytest.fixture(scope="session")
+def stage() -> Iterator[tuple[Stage, str]]:
+    stage = Stage(Envoy())
+    with serve(stage) as address:
+        yield stage, address
+
+
+@pytest.fixture
+def scene(stage: tuple[Stage, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    monkeypatch.setattr(TapEnvoy, "retry", RETRY)
+    place, address = stage
+    place.envoy = Envoy()
+    return Scene(place.envoy, address, tmp_path)
