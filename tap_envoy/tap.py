@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+from copy import deepcopy
 from dataclasses import replace
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, ClassVar
@@ -46,7 +47,7 @@ class TapEnvoy(Tap):
 
     name = "tap-envoy"
     package_name = "tap-envoy"
-    config_jsonschema: ClassVar[dict[str, Any]] = settings.SCHEMA
+    config_jsonschema: ClassVar[dict[str, Any]] = deepcopy(settings.SCHEMA)  # the SDK adds to it
     message_writer_class = MsgSpecWriter
     # Not BATCH: it would go round selection and stream maps.
     capabilities: ClassVar = [
@@ -82,7 +83,7 @@ class TapEnvoy(Tap):
         Raises:
             ConfigValidationError: With a sentence for each setting that is wrong.
         """
-        schema = {**self.config_jsonschema, "properties": {**settings.SCHEMA["properties"]}}
+        schema = deepcopy(settings.SCHEMA)
         self.append_builtin_config(schema)
         given = dict(config or {})
         if parse_env_config:
