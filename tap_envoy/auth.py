@@ -270,7 +270,7 @@ def _decoded(response: requests.Response) -> dict[str, Any]:
     return payload if isinstance(payload, dict) else {}
 
 
-def _seconds(value: Any, documented: float) -> float:  # noqa: ANN401
+def _seconds(value: Any, documented: float) -> float:
     """Return a lifetime in seconds; the documented one if it is missing, null or odd."""
     try:
         seconds = documented if isinstance(value, bool) else float(value)

@@ -186,7 +186,7 @@ class EnvoyStream(RESTStream[int]):
         return EnvoyError(f"Envoy refused the request (HTTP {status}){said}.")
 
 
-def _decoded(response: requests.Response) -> Any:  # noqa: ANN401
+def _decoded(response: requests.Response) -> Any:
     """Return the body of an answer, or None where it is not JSON."""
     try:
         return msgspec.json.decode(response.content)
@@ -194,14 +194,14 @@ def _decoded(response: requests.Response) -> Any:  # noqa: ANN401
         return None
 
 
-def _status(response: requests.Response, payload: Any) -> int:  # noqa: ANN401
+def _status(response: requests.Response, payload: Any) -> int:
     """Return the status of an answer: a refusal may come as 200 with the status in the body."""
     if response.ok and isinstance(payload, dict) and payload.get("status") in {401, 403}:
         return cast("int", payload["status"])
     return response.status_code
 
 
-def _page(payload: Any, number: int) -> Page:  # noqa: ANN401
+def _page(payload: Any, number: int) -> Page:
     """Check a successful answer and return it as a page; what is odd is never an empty list."""
     if payload is None:
         raise TransientError(f"Envoy answered page {number} with something that is not JSON.")
@@ -219,7 +219,7 @@ def _page(payload: Any, number: int) -> Page:  # noqa: ANN401
     return Page(data, _number(meta.get("total")), _number(meta.get("perPage")) or None)
 
 
-def _number(value: Any) -> int | None:  # noqa: ANN401
+def _number(value: Any) -> int | None:
     is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
     return value if is_number else None
 

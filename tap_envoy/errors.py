@@ -45,7 +45,7 @@ def conceal(text: str, secrets: Iterable[str]) -> str:
     return text
 
 
-def quote(payload: Any, secrets: Iterable[str]) -> str:  # noqa: ANN401
+def quote(payload: Any, secrets: Iterable[str]) -> str:
     """Return what an error body says, short, on one line and without secrets.
 
     Args:

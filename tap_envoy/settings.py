@@ -145,7 +145,7 @@ def from_environment(schema: Mapping[str, Any], environ: Mapping[str, str]) -> d
     return found
 
 
-def _parse(text: str, types: list[str]) -> Any:  # noqa: ANN401
+def _parse(text: str, types: list[str]) -> Any:
     if "string" in types:
         return text
     if "boolean" in types and text.lower() in {"1", "yes", "on", "0", "no", "off"}:
@@ -183,7 +183,7 @@ def problems(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[s
     yield from _missing_credentials(config)
 
 
-def _problem(name: str, value: Any, types: list[str]) -> str | None:  # noqa: ANN401
+def _problem(name: str, value: Any, types: list[str]) -> str | None:
     """Return what the setting `name` must be, if `value` is not that."""
     if "integer" in types:
         low, high = RANGES[name]
@@ -198,7 +198,7 @@ def _problem(name: str, value: Any, types: list[str]) -> str | None:  # noqa: AN
     return _text_problem(name, value)
 
 
-def _text_problem(name: str, value: Any) -> str | None:  # noqa: ANN401
+def _text_problem(name: str, value: Any) -> str | None:
     if not isinstance(value, str):
         return "must be text; put it in quotes"
     if not value.isprintable():
@@ -229,7 +229,7 @@ def _missing_credentials(config: Mapping[str, Any]) -> Iterator[str]:
     yield f"The credentials are not complete: also set {', or '.join(choices)}."
 
 
-def _is_scope(value: Any) -> bool:  # noqa: ANN401
+def _is_scope(value: Any) -> bool:
     return isinstance(value, str) and value.isprintable() and value != "" and "," not in value
 
 

@@ -69,7 +69,7 @@ class TapEnvoy(Tap):
         config: dict[str, Any] | None = None,
         parse_env_config: bool = False,
         validate_config: bool = True,
-        **kwargs: Any,  # noqa: ANN401  # those of the SDK
+        **kwargs: Any,  # those of the SDK
     ) -> None:
         """Take the settings and check them.
 

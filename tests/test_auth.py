@@ -338,7 +338,7 @@ def test_past_its_thirty_days_and_without_a_password_the_run_ends(scene: Scene) 
     auth = authenticator(scene, clock, refresh_token=token, username=None, password=None)
     sign(auth)
     clock.turn(days=31)
-    with pytest.raises(EnvoyError, match="30 days.*get a new one"):
+    with pytest.raises(EnvoyError, match=r"30 days.*get a new one"):
         sign(auth)
 
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -89,15 +90,14 @@ def test_a_stream_that_is_not_selected_asks_for_nothing(scene: Scene) -> None:
 suite_envoy = Envoy()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _suite_envoy(request: pytest.FixtureRequest) -> Any:
-    with serve(suite_envoy) as address:
-        TestStandardSuite.config = CONFIG | {"api_url": f"{address}/v1"}
-        CONFIG["api_url"] = f"{address}/v1"
-        yield
-
-
 CONFIG: dict[str, Any] = {"api_key": suite_envoy.api_key, "api_url": "http://127.0.0.1:9/v1"}
 TestStandardSuite = get_tap_test_class(
     tap_class=TapEnvoy, config=CONFIG, suite_config=SuiteConfig(ignore_no_records=False)
 )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _serve_suite() -> Iterator[None]:
+    with serve(suite_envoy) as address:
+        CONFIG["api_url"] = f"{address}/v1"
+        yield
