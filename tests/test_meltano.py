@@ -64,7 +64,7 @@ def test_target_jsonl_has_every_location(project: Path, envoy: Envoy) -> None:
 
 @pytest.mark.usefixtures("meltano_run")
 def test_target_duckdb_has_every_location(project: Path, envoy: Envoy) -> None:
-    with duckdb.connect(project / "output" / "envoy.duckdb", read_only=True) as database:
+    with duckdb.connect(project / "output" / "warehouse.duckdb", read_only=True) as database:
         table = database.sql(
             "SELECT id, name, enabled, capacitylimit, address FROM envoy.locations"
         )

@@ -1,0 +1,104 @@
+"""meltano.yml, the README and the code say the same."""
+
+import re
+import tomllib
+from typing import Any
+
+import yaml
+
+from tap_envoy.client import EnvoyStream
+from tap_envoy.settings import SCHEMA, WAYS_IN
+from tap_envoy.tap import TapEnvoy
+from tests.program import HERE
+
+README = (HERE / "README.md").read_text(encoding="utf-8")
+PROJECT = yaml.safe_load((HERE / "meltano.yml").read_text(encoding="utf-8"))
+EXTRACTOR = PROJECT["plugins"]["extractors"][0]
+
+
+def all_settings() -> dict[str, dict[str, Any]]:
+    """Return the settings as `--about` has them, those of the SDK included."""
+    schema = {"properties": dict(SCHEMA["properties"])}
+    TapEnvoy.append_builtin_config(schema)
+    return schema["properties"]
+
+
+def kind(definition: dict[str, Any]) -> str:
+    if definition.get("format") == "date-time":
+        return "date_iso8601"
+    (name,) = set(definition["type"]) - {"null"}
+    return str(name)
+
+
+def table(heading: str) -> dict[str, list[str]]:
+    """Return the rows of the first table below a heading of the README, by their first cell."""
+    section = README.split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| `")]
+    return {cells[0].strip(" `"): [cell.strip() for cell in cells[1:]] for cells in rows}
+
+
+def test_meltano_knows_each_setting_as_the_code_has_it() -> None:
+    settings = {setting["name"]: setting for setting in EXTRACTOR["settings"]}
+    assert list(settings) == list(all_settings())
+    for name, definition in all_settings().items():
+        setting = settings[name]
+        assert setting["kind"] == kind(definition), name
+        assert setting.get("value") == definition.get("default"), name
+        assert setting.get("sensitive", False) == definition.get("secret", False), name
+        assert setting["label"], name
+        if name in SCHEMA["properties"]:
+            assert setting["label"] == definition["title"]
+            assert setting["description"] == definition["description"]
+
+
+def test_meltano_knows_the_ways_in_and_the_capabilities() -> None:
+    assert tuple(map(tuple, EXTRACTOR["settings_group_validation"])) == WAYS_IN
+    assert set(EXTRACTOR["capabilities"]) == {c.value for c in TapEnvoy.capabilities}
+    assert EXTRACTOR["select"] == ["locations.*"]
+
+
+def test_the_readme_lists_each_setting_as_the_code_has_it() -> None:
+    rows = table("Settings")
+    assert list(rows) == list(SCHEMA["properties"])
+    names = {"string": "text", "array": "list", "date_iso8601": "date"}
+    for name, definition in SCHEMA["properties"].items():
+        expected = names.get(kind(definition), kind(definition))
+        assert rows[name][0] == ("secret" if definition.get("secret") else expected)
+        if "default" in definition:
+            assert rows[name][1].strip("`") == str(definition["default"]).lower()
+    for name in all_settings():
+        assert f"`{name}`" in README
+
+
+def test_the_readme_lists_each_stream() -> None:
+    rows = table("Streams")
+    streams = TapEnvoy(validate_config=False).streams
+    assert list(rows) == list(streams)
+    for stream in streams.values():
+        assert isinstance(stream, EnvoyStream)
+        path, scopes, replication, key = rows[stream.name]
+        assert path.strip("`") == stream.path
+        assert re.findall(r"`([^`]+)`", scopes) == list(stream.scopes)
+        assert replication.startswith(stream.replication_method)
+        assert key.strip("`") == stream.primary_keys[0]
+
+
+def test_the_readme_has_the_test_command_that_ci_runs() -> None:
+    command = "pip install uv && uv run coverage run -m pytest"
+    assert f"\n{command}\n" in README
+    assert f"\n{command.replace('install', 'install --quiet')}\n" in (HERE / ".ci/run").read_text()
+
+
+def test_the_messages_of_the_troubleshooting_are_in_the_code() -> None:
+    code = "".join(path.read_text(encoding="utf-8") for path in (HERE / "tap_envoy").glob("*.py"))
+    code = re.sub(r'"\s*\n\s*f?"', "", code).replace("{grant}", "password")
+    rows = [*table("Troubleshooting")]
+    assert len(rows) > 10
+    for row in rows:
+        message = row.split("`")[0].replace("refresh grant", "password grant")
+        assert message in code, message
+
+
+def test_the_version_stands_in_one_place() -> None:
+    project = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == TapEnvoy.plugin_version
