@@ -7,16 +7,25 @@ import threading
 from base64 import b64encode
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-import requests
 from singer_sdk.authenticators import APIKeyAuthenticator, OAuthAuthenticator
 from typing_extensions import override
 
-from tap_envoy.errors import EnvoyError, LostAnswerError, TransientError, out_of_reach, quote
+from tap_envoy.errors import (
+    REQUEST_ERRORS,
+    EnvoyError,
+    LostAnswerError,
+    TransientError,
+    decoded,
+    out_of_reach,
+    quote,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    import requests
 
     from tap_envoy.retry import Retry
 
@@ -201,7 +210,7 @@ class EnvoyAuthenticator(OAuthAuthenticator):
                 timeout=self._timeout,
                 allow_redirects=False,
             )
-        except (requests.RequestException, OSError, ValueError) as error:
+        except REQUEST_ERRORS as error:
             problem = out_of_reach(
                 error, where="the token address (`token_url`)", timeout=self._timeout
             )
@@ -213,11 +222,12 @@ class EnvoyAuthenticator(OAuthAuthenticator):
 
     def _judge(self, grant: str, response: requests.Response) -> dict[str, Any]:
         status = response.status_code
-        payload = _decoded(response)
+        payload = decoded(response)
         if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise TransientError(f"The token address answered HTTP {status}.")
         if status in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-            said = quote({k: payload.get(k) for k in ("error", "error_description")}, self.secrets)
+            # The body itself is not shown: it may repeat what it was sent.
+            said = quote(response, ("error", "error_description"), self.secrets) if payload else ""
             settings = "`client_id`, `client_secret` and `refresh_token`"
             if grant == "password":
                 settings = "`username`, `password`, `client_id`, `client_secret` and `scopes`"
@@ -228,17 +238,12 @@ class EnvoyAuthenticator(OAuthAuthenticator):
             raise EnvoyError(
                 f"The token address answered HTTP {status}, which is no token; check `token_url`."
             )
-        token = payload.get("access_token")
-        if (
-            not isinstance(token, str)
-            or not token.isascii()
-            or not token.isprintable()
-            or not token
-        ):
+        token = payload.get("access_token") if isinstance(payload, dict) else None
+        if not isinstance(token, str) or not (token and token.isascii() and token.isprintable()):
             raise EnvoyError(
                 "The token address answered without an access token; check `token_url`."
             )
-        return payload
+        return cast("dict[str, Any]", payload)
 
     def _keep(self, answer: Mapping[str, Any]) -> None:
         """Take over the tokens of an answer; the refresh token is only replaced, never lost."""
@@ -260,14 +265,6 @@ class EnvoyAuthenticator(OAuthAuthenticator):
 def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Leave the request alone; given as `auth`, it keeps `requests` from reading .netrc."""
     return request
-
-
-def _decoded(response: requests.Response) -> dict[str, Any]:
-    try:
-        payload = response.json()
-    except ValueError:
-        return {}
-    return payload if isinstance(payload, dict) else {}
 
 
 def _seconds(value: Any, documented: float) -> float:

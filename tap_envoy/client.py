@@ -7,19 +7,27 @@ from functools import cached_property
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-import msgspec
-import requests
 from singer_sdk import RESTStream
 from singer_sdk.helpers.types import Context, Record  # noqa: TC002
 from typing_extensions import override
 from urllib3 import Retry as RetryAfter
 from urllib3.exceptions import InvalidHeader
 
-from tap_envoy.errors import EnvoyError, TransientError, out_of_reach, quote
+from tap_envoy.errors import (
+    MESSAGE_KEYS,
+    REQUEST_ERRORS,
+    EnvoyError,
+    TransientError,
+    decoded,
+    out_of_reach,
+    quote,
+)
 from tap_envoy.pages import Page, read_pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    import requests
 
     from tap_envoy.auth import ClientApiKey, EnvoyAuthenticator
     from tap_envoy.tap import TapEnvoy
@@ -133,17 +141,16 @@ class EnvoyStream(RESTStream[int]):
     def _ask(self, query: Mapping[str, Any]) -> Page:
         """Ask once; and once more with another token if the first is refused."""
         response = self._send(query)
-        payload = _decoded(response)
+        payload = decoded(response)
         status = _status(response, payload)
         if status == HTTPStatus.UNAUTHORIZED and self.authenticator.renew(response.request):
             self.logger.warning("Envoy refused the access token; getting another one.")
             response = self._send(query)
-            payload = _decoded(response)
+            payload = decoded(response)
             status = _status(response, payload)
         self.logger.debug("GET %s %s: HTTP %d", self.path, dict(query), status)
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-            said = response.text if payload is None else payload
-            raise self._refusal(status, response, quote(said, self.authenticator.secrets))
+            raise self._refusal(status, response)
         return _page(payload, query["page"])
 
     def _send(self, query: Mapping[str, Any]) -> requests.Response:
@@ -157,13 +164,12 @@ class EnvoyStream(RESTStream[int]):
             )
         except EnvoyError:
             raise
-        except (requests.RequestException, OSError, ValueError) as error:
+        except REQUEST_ERRORS as error:
             raise out_of_reach(error, where="Envoy (`api_url`)", timeout=self.timeout) from None
 
-    def _refusal(
-        self, status: int, response: requests.Response, said: str
-    ) -> EnvoyError | TransientError:
+    def _refusal(self, status: int, response: requests.Response) -> EnvoyError | TransientError:
         """Tell what a status other than 2xx means, and what to do about it."""
+        said = quote(response, MESSAGE_KEYS, self.authenticator.secrets)
         if status in TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return TransientError(f"Envoy answered HTTP {status}{said}.", wait=_wait(response))
         if status == HTTPStatus.UNAUTHORIZED:
@@ -186,19 +192,11 @@ class EnvoyStream(RESTStream[int]):
         return EnvoyError(f"Envoy refused the request (HTTP {status}){said}.")
 
 
-def _decoded(response: requests.Response) -> Any:
-    """Return the body of an answer, or None where it is not JSON."""
-    try:
-        return msgspec.json.decode(response.content)
-    except (msgspec.DecodeError, RecursionError):
-        return None
-
-
 def _status(response: requests.Response, payload: Any) -> int:
     """Return the status of an answer: a refusal may come as 200 with the status in the body."""
-    if response.ok and isinstance(payload, dict) and payload.get("status") in {401, 403}:
-        return cast("int", payload["status"])
-    return response.status_code
+    said = _number(payload.get("status")) if response.ok and isinstance(payload, dict) else None
+    refused = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+    return said if said is not None and said in refused else response.status_code
 
 
 def _page(payload: Any, number: int) -> Page:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import html
+import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote as url_quote
+from urllib.parse import quote_plus
 
+import msgspec
 import requests
 from singer_sdk.exceptions import FatalAPIError, RetriableAPIError
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import HTTPError, NewConnectionError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+REQUEST_ERRORS = (requests.RequestException, HTTPError, OSError, ValueError)
+"""What sending a request can raise: not every error of urllib3 comes wrapped in one of requests."""
 
 QUOTE_LIMIT = 200
 """Characters of somebody else's text that an error may repeat."""
@@ -39,27 +47,49 @@ class LostAnswerError(TransientError):
 
 
 def conceal(text: str, secrets: Iterable[str]) -> str:
-    """Return `text` with every one of `secrets` blotted out, the longest first."""
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, "***")
+    """Return `text` with all `secrets` blotted out, also as URLs, HTML and JSON spell them."""
+    spellings = {
+        spelling
+        for secret in filter(None, secrets)
+        for spelling in (
+            secret,
+            html.escape(secret),
+            quote_plus(secret),
+            url_quote(secret),
+            json.dumps(secret)[1:-1],
+        )
+    }
+    for spelling in sorted(spellings, key=len, reverse=True):
+        text = text.replace(spelling, "***")
     return text
 
 
-def quote(payload: Any, secrets: Iterable[str]) -> str:
-    """Return what an error body says, short, on one line and without secrets.
+def decoded(response: requests.Response) -> Any:
+    """Return the JSON body of an answer, or None where it is not JSON."""
+    try:
+        return msgspec.json.decode(response.content)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def quote(response: requests.Response, keys: Iterable[str], secrets: Iterable[str]) -> str:
+    """Return what a refusal says, short, on one line and without secrets.
 
     Args:
-        payload: The decoded body, or its text where it is not JSON.
+        response: The answer that is a refusal.
+        keys: Where its body may say why. With none found, a body that is not JSON says it all.
         secrets: Strings that must not be seen.
 
     Returns:
         The text behind a colon and a space, or nothing if the body says nothing.
     """
+    payload = decoded(response)
+    text = ""
     if isinstance(payload, dict):
-        found = [payload[key] for key in MESSAGE_KEYS if isinstance(payload.get(key), str)]
+        found = [payload[key] for key in keys if isinstance(payload.get(key), str)]
         text = ", ".join(dict.fromkeys(found))
-    else:
-        text = payload if isinstance(payload, str) else ""
+    elif payload is None:
+        text = response.content.decode("utf-8", "replace")
     # Blotted out before it is cut, so that no secret survives by half.
     text = " ".join(conceal(text, secrets).split())
     text = "".join(filter(str.isprintable, text))
@@ -84,8 +114,8 @@ def out_of_reach(error: Exception, *, where: str, timeout: float) -> EnvoyError 
             f"The certificate of {where} was not accepted; if a proxy of yours opens TLS, let "
             "REQUESTS_CA_BUNDLE name its CA bundle."
         )
-    if isinstance(error, exceptions.InvalidURL):
-        return EnvoyError(f"The setting for {where} is not an address that can be asked.")
+    if isinstance(error, ValueError) and not isinstance(error, exceptions.InvalidHeader):
+        return EnvoyError(f"There is no way to ask {where}; check that setting and HTTPS_PROXY.")
     if isinstance(error, exceptions.ProxyError):
         text = f"The proxy on the way to {where} did not let it through; check HTTPS_PROXY."
         return TransientError(text)

@@ -1,10 +1,12 @@
 """Who we are: the three ways in, and every way in which they can fail."""
 
+import html
 import socket
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import quote, quote_plus
 
 import pytest
 import requests
@@ -122,9 +124,25 @@ def test_a_refusal_that_repeats_the_secrets_does_not_show_them(scene: Scene) -> 
     scene.run(**scene.login).failed_with("bad *** of ***")
 
 
+@pytest.mark.parametrize("body", [b"<html>hush</html>", b"", b"[" * 100_000, b"\xff\xfe"])
+def test_a_refusal_that_is_not_json_is_not_shown(scene: Scene, body: bytes) -> None:
+    scene.envoy.script(TOKEN, Answer(401, body))
+    sentence = scene.run(**scene.login).failed_with("password grant", "HTTP 401")
+    assert "hush" not in sentence
+
+
+def test_secrets_are_not_shown_in_other_spellings_either(scene: Scene) -> None:
+    password = scene.envoy.password
+    for echo in (html.escape(password), quote_plus(password), quote(password)):
+        scene.envoy.script(LIST, Answer(401), Answer(400, f"<p>{echo}</p>".encode()))
+        scene.run(**scene.login).failed_with("<p>***</p>")
+        scene.envoy.requests.clear()
+
+
 @pytest.mark.parametrize(
     ("answer", "part"),
     [
+        (Answer(200, b"[" * 100_000), "without an access token"),
         (Answer(200, b"<html>secret-page</html>"), "without an access token"),
         (Answer(200, b"[1]"), "without an access token"),
         (Answer(200, {"token": "hidden-thing"}), "without an access token"),
@@ -429,6 +447,20 @@ def test_a_proxy_of_the_environment_is_used(scene: Scene) -> None:
         run = scene.run(environment=way)
     assert seen[0].startswith(f"GET {scene.address}/v1/locations?".encode())
     assert "by-proxy" in run.out
+
+
+def test_a_proxy_that_is_not_there_is_named(scene: Scene) -> None:
+    way = {"http_proxy": "http://user:proxy-password@127.0.0.1:9", "no_proxy": "example.com"}
+    run = scene.run(environment=way)
+    run.failed_with("proxy on the way to Envoy", "HTTPS_PROXY")
+    assert "proxy-password" not in run.err
+
+
+@pytest.mark.parametrize("address", ["https://a..b/v1", "https://" + "x" * 70 + ".example/v1"])
+def test_an_address_that_cannot_be_asked_is_named_at_once(scene: Scene, address: str) -> None:
+    run = scene.run(api_url=address)
+    sentence = run.failed_with("no way to ask", "`api_url`")
+    assert "Gave up" not in sentence
 
 
 def test_a_ca_bundle_of_the_environment_is_used(scene: Scene) -> None:
