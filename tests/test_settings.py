@@ -137,6 +137,7 @@ def test_settings_come_from_the_environment(scene: Scene) -> None:
     more = {
         "TAP_ENVOY_PAGE_SIZE": "50",
         "TAP_ENVOY_EMIT_ACTIVATE_VERSION_MESSAGES": "True",
+        "TAP_ENVOY_FLATTENING_ENABLED": "no",
         "TAP_ENVOY_START_DATE": "",
         "TAP_ENVOY_REQUEST_TIMEOUT": "",
         "TAP_ENVOY_STREAM_MAPS": '{"locations": {"name": "name.upper()"}}',
