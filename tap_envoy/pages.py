@@ -30,8 +30,8 @@ class Page:
 def read_pages(fetch: Callable[[int], Page], page_size: int) -> Iterator[Page]:
     """Yield the pages of a list, in order, with no request more than it takes to be sure.
 
-    What a list says of its length differs (envoy-api notes: `meta` may hold `total` and
-    `perPage`, or nothing), so the end is where `total` is reached, else an empty page, else one
+    What a list says of its length differs (other clients have seen `meta` hold `total` and
+    `perPage`, or neither), so the end is where `total` is reached, else an empty page, else one
     shorter than the pages before it: a server may serve smaller pages than it was asked for.
 
     Args:
