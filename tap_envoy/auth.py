@@ -226,8 +226,9 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise TransientError(f"The token address answered HTTP {status}.")
         if status in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-            # The body itself is not shown: it may repeat what it was sent.
-            said = quote(response, ("error", "error_description"), self.secrets) if payload else ""
+            # A body that is not a JSON object is not shown: it may repeat what it was sent.
+            body = payload if isinstance(payload, dict) else None
+            said = quote(body, ("error", "error_description"), self.secrets)
             settings = "`client_id`, `client_secret` and `refresh_token`"
             if grant == "password":
                 settings = "`username`, `password`, `client_id`, `client_secret` and `scopes`"

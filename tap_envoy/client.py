@@ -150,7 +150,9 @@ class EnvoyStream(RESTStream[int]):
             status = _status(response, payload)
         self.logger.debug("GET %s %s: HTTP %d", self.path, dict(query), status)
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-            raise self._refusal(status, response)
+            body = response.content.decode("utf-8", "replace") if payload is None else payload
+            said = quote(body, MESSAGE_KEYS, self.authenticator.secrets)
+            raise self._refusal(status, response, said)
         return _page(payload, query["page"])
 
     def _send(self, query: Mapping[str, Any]) -> requests.Response:
@@ -162,14 +164,13 @@ class EnvoyStream(RESTStream[int]):
                 timeout=self.timeout,
                 allow_redirects=False,
             )
-        except EnvoyError:
-            raise
         except REQUEST_ERRORS as error:
             raise out_of_reach(error, where="Envoy (`api_url`)", timeout=self.timeout) from None
 
-    def _refusal(self, status: int, response: requests.Response) -> EnvoyError | TransientError:
+    def _refusal(
+        self, status: int, response: requests.Response, said: str
+    ) -> EnvoyError | TransientError:
         """Tell what a status other than 2xx means, and what to do about it."""
-        said = quote(response, MESSAGE_KEYS, self.authenticator.secrets)
         if status in TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return TransientError(f"Envoy answered HTTP {status}{said}.", wait=_wait(response))
         if status == HTTPStatus.UNAUTHORIZED:

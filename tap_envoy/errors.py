@@ -72,24 +72,21 @@ def decoded(response: requests.Response) -> Any:
         return None
 
 
-def quote(response: requests.Response, keys: Iterable[str], secrets: Iterable[str]) -> str:
+def quote(body: Any, keys: Iterable[str], secrets: Iterable[str]) -> str:
     """Return what a refusal says, short, on one line and without secrets.
 
     Args:
-        response: The answer that is a refusal.
-        keys: Where its body may say why. With none found, a body that is not JSON says it all.
+        body: The decoded body, or a text to be quoted as it is; anything else says nothing.
+        keys: Where a decoded body may say why.
         secrets: Strings that must not be seen.
 
     Returns:
         The text behind a colon and a space, or nothing if the body says nothing.
     """
-    payload = decoded(response)
-    text = ""
-    if isinstance(payload, dict):
-        found = [payload[key] for key in keys if isinstance(payload.get(key), str)]
+    text = body if isinstance(body, str) else ""
+    if isinstance(body, dict):
+        found = [body[key] for key in keys if isinstance(body.get(key), str)]
         text = ", ".join(dict.fromkeys(found))
-    elif payload is None:
-        text = response.content.decode("utf-8", "replace")
     # Blotted out before it is cut, so that no secret survives by half.
     text = " ".join(conceal(text, secrets).split())
     text = "".join(filter(str.isprintable, text))

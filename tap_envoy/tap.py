@@ -83,7 +83,7 @@ class TapEnvoy(Tap):
         Raises:
             ConfigValidationError: With a sentence for each setting that is wrong.
         """
-        schema = deepcopy(settings.SCHEMA)
+        schema = self.config_jsonschema
         self.append_builtin_config(schema)
         given = dict(config or {})
         if parse_env_config:

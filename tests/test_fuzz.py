@@ -4,7 +4,6 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -94,16 +93,10 @@ class Wire:
                 connection.shutdown(socket.SHUT_WR)
 
 
-@contextmanager
-def _wire() -> Iterator[Wire]:
+@pytest.fixture
+def wire() -> Iterator[Wire]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         wire = Wire(listener)
         threading.Thread(target=wire.serve, daemon=True).start()
         yield wire
         listener.shutdown(socket.SHUT_RDWR)
-
-
-@pytest.fixture
-def wire() -> Iterator[Wire]:
-    with _wire() as served:
-        yield served
