@@ -16,6 +16,7 @@ from tap_envoy.errors import (
     REQUEST_ERRORS,
     EnvoyError,
     LostAnswerError,
+    RunEndedError,
     TransientError,
     decoded,
     out_of_reach,
@@ -103,6 +104,7 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         self._now = now
         self._lock = threading.Lock()
         self._renew_at = 0.0
+        self._shut: RunEndedError | None = None
         self.refresh_token = refresh_token
         # A refresh token from the settings does not tell its age: it is tried.
         self._refresh_until = math.inf
@@ -114,11 +116,17 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         """Put a valid access token on `request`, getting one first if need be.
 
         Raises:
-            EnvoyError: If no token is to be had.
+            RunEndedError: If no token is to be had; said again to whoever asks next.
         """
         with self._lock:
+            if self._shut:
+                raise RunEndedError(str(self._shut))
             if not self.is_token_valid():
-                self.update_access_token()
+                try:
+                    self.update_access_token()
+                except EnvoyError as error:
+                    self._shut = RunEndedError(str(error))
+                    raise self._shut from error
             request.headers["Authorization"] = f"Bearer {self.access_token}"
         return request
 

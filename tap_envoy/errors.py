@@ -30,6 +30,10 @@ class EnvoyError(FatalAPIError):
     """Asking again is no use. Its text is one sentence: what is wrong and what to do."""
 
 
+class RunEndedError(EnvoyError):
+    """There is no use in asking for other lists either: the way in, or the way there, is shut."""
+
+
 class TransientError(RetriableAPIError):
     """Asking again may help.
 
@@ -40,6 +44,10 @@ class TransientError(RetriableAPIError):
     def __init__(self, message: str, *, wait: float | None = None) -> None:
         super().__init__(message)
         self.wait = wait
+
+
+class NoConnectionError(TransientError):
+    """The request was not sent at all."""
 
 
 class LostAnswerError(TransientError):
@@ -107,17 +115,17 @@ def out_of_reach(error: Exception, *, where: str, timeout: float) -> EnvoyError 
     """
     exceptions = requests.exceptions
     if isinstance(error, exceptions.SSLError):
-        return EnvoyError(
+        return RunEndedError(
             f"The certificate of {where} was not accepted; if a proxy of yours opens TLS, let "
             "REQUESTS_CA_BUNDLE name its CA bundle."
         )
     if isinstance(error, ValueError) and not isinstance(error, exceptions.InvalidHeader):
-        return EnvoyError(f"There is no way to ask {where}; check that setting and HTTPS_PROXY.")
+        return RunEndedError(f"There is no way to ask {where}; check that setting and HTTPS_PROXY.")
     if isinstance(error, exceptions.ProxyError):
         text = f"The proxy on the way to {where} did not let it through; check HTTPS_PROXY."
-        return TransientError(text)
+        return NoConnectionError(text)
     if isinstance(error, exceptions.ConnectTimeout) or _was_not_sent(error):
-        return TransientError(f"There is no connection to {where}.")
+        return NoConnectionError(f"There is no connection to {where}.")
     if isinstance(error, exceptions.Timeout):
         return LostAnswerError(f"There was no answer from {where} within {timeout} seconds.")
     return LostAnswerError(f"The connection to {where} broke before the answer was complete.")

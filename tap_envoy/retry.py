@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from tap_envoy.errors import EnvoyError, TransientError
+from tap_envoy.errors import EnvoyError, NoConnectionError, RunEndedError, TransientError
 
 if TYPE_CHECKING:
     import logging
@@ -48,7 +48,9 @@ class Retry:
                 return ask()
             except TransientError as error:
                 if attempt >= self.tries:
-                    raise EnvoyError(
+                    # Where there is no connection, the other lists are not to be had either.
+                    kind = RunEndedError if isinstance(error, NoConnectionError) else EnvoyError
+                    raise kind(
                         f"{error} Gave up after {attempt} tries; run again later."
                     ) from error
                 wait = self._wait(attempt, error)
