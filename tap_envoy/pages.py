@@ -1,15 +1,29 @@
-"""Which pages to ask for, and when to stop."""
+"""Which pages of which slice to ask for, in which order, and when to stop; reading ahead."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import count
+from collections import deque
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from tap_envoy.ahead import Workers
 from tap_envoy.errors import EnvoyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+
+    from tap_envoy.slices import Cut, Period, Slice
+
+AHEAD = 8
+"""Requests under way at most: enough to keep the pace of ten a second up to 800 ms an answer."""
+
+SHORT = 4
+"""Pages of a list so short that reading ahead is not worth a request that may be in vain."""
+
+Rows = list[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,53 +32,238 @@ class Page:
 
     Attributes:
         records: The rows, each with an `id`.
-        total: How many rows the whole list has, if the API said so.
+        total: How many rows the whole slice has, if the API said so.
         size: How many rows a full page has, if the API said so.
     """
 
-    records: list[dict[str, Any]]
+    records: Rows
     total: int | None = None
     size: int | None = None
 
 
-def read_pages(fetch: Callable[[int], Page], page_size: int) -> Iterator[Page]:
-    """Yield the pages of a list, in order, with no request more than it takes to be sure.
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What became known with a page.
+
+    Attributes:
+        rows: Rows to be emitted, none of them for the second time.
+        bookmark: The time up to which all has been emitted once these rows are, if that moved.
+        total: How many rows the slice has, if the API said so.
+    """
+
+    rows: Rows
+    bookmark: str | None
+    total: int | None
+
+
+@dataclass(slots=True)
+class Reading:
+    """A slice on its way: what was asked of it, and what came.
 
     What a list says of its length differs (other clients have seen `meta` hold `total` and
     `perPage`, or neither), so the end is where `total` is reached, else an empty page, else one
     shorter than the pages before it: a server may serve smaller pages than it was asked for.
-
-    Args:
-        fetch: Gets the page of a number, from 1.
-        page_size: How many rows each page was asked to have.
-
-    Raises:
-        EnvoyError: If the same page comes twice, or the list ends before its own total.
     """
-    seen = full = 0
-    previous: list[Any] = []
-    for number in count(1):
-        page = fetch(number)
+
+    part: Slice
+    page_size: int
+    last: int
+    """The deepest page that may be asked for."""
+    asked: int = 0
+    taken: int = 0
+    answers: deque[Future[Page]] = field(default_factory=deque)
+    ids: set[str] = field(default_factory=set)
+    oldest: str | None = None
+    newest: str | None = None
+    sorted: bool = True
+    ended: bool = False
+    _rows: int = 0
+    _full: int = 0
+    _known: int = 1
+    _previous: list[str] = field(default_factory=list)
+
+    def next(self) -> int | None:
+        """Return the page to ask for next, or None while that hangs on answers to come."""
+        if self.asked < min(self._known, self.last):
+            self.asked += 1
+            return self.asked
+        return None
+
+    def take(self, page: Page) -> None:
+        """Take the next page in.
+
+        Raises:
+            EnvoyError: If the same page comes twice, or the list ends before its own total.
+        """
+        self.taken += 1
         ids = [record["id"] for record in page.records]
-        if ids and ids == previous:
+        if ids and ids == self._previous:
             raise EnvoyError(
-                f"Envoy sent page {number - 1} again as page {number}, so the list cannot be "
-                "read to its end; report this to Envoy."
+                f"Envoy sent page {self.taken - 1} again as page {self.taken}, so the list cannot "
+                "be read to its end; report this to Envoy."
             )
-        previous = ids
-        seen += len(ids)
-        if not ids and page.total is not None and seen < page.total:
+        self._previous = ids
+        self._rows += len(ids)
+        if not ids and page.total is not None and self._rows < page.total:
             raise EnvoyError(
-                f"Envoy announced {page.total} rows, but page {number} is empty after {seen}; "
-                "run again to read the list whole."
+                f"Envoy announced {page.total} rows, but page {self.taken} is empty after "
+                f"{self._rows}; run again to read the list whole."
             )
-        yield page
-        if page.total is not None:
-            ended = seen >= page.total
+        self._look_ahead(page, len(ids))
+
+    def note(self, time: str) -> None:
+        """Take in the time of the next row."""
+        if self.newest is None or self.oldest is None:
+            self.oldest = self.newest = time
+        elif time >= self.newest:
+            self.newest = time
         else:
-            # A first page that is short may be the last one, or the server's idea of a full one.
-            full = page.size or max(full, len(ids))
-            sure = number > 1 or page.size is not None or len(ids) >= page_size
-            ended = not ids or (sure and len(ids) < full)
-        if ended:
-            return
+            self.sorted = False
+            self.oldest = min(self.oldest, time)
+
+    def _look_ahead(self, page: Page, count: int) -> None:
+        """Tell whether that was the end, else which pages are sure, or likely, to be there."""
+        # A first page that is short may be the last one, or the server's idea of a full one.
+        self._full = page.size or max(self._full, count)
+        if page.total is not None:
+            self.ended = self._rows >= page.total
+            left = -(-(page.total - self._rows) // max(1, self._full))
+            # At the least the next one, even where pages turned out emptier than they might be.
+            self._known = self.taken + (max(1, left) if self.taken + left > SHORT else 1)
+        else:
+            sure = self.taken > 1 or page.size is not None or count >= self.page_size
+            self.ended = not count or (sure and count < self._full)
+            # Nobody knows how many there are: a tenth of what came is risked in vain.
+            self._known = self.taken + 1 + self.taken // 10
+
+
+class ListReader:
+    """Reads a list, slice by slice, page by page, a few requests ahead of who takes its rows."""
+
+    def __init__(  # noqa: PLR0913  # what a test turns comes after what a run needs
+        self,
+        cut: Cut,
+        period: Period,
+        fetch: Callable[[Slice, int], Page],
+        *,
+        page_size: int,
+        depth: int,
+        check: Callable[[], None] = lambda: None,
+        ahead: int = AHEAD,
+    ) -> None:
+        """Make ready to read; nothing is asked yet.
+
+        Args:
+            cut: How the list is cut into slices.
+            period: What is to be read.
+            fetch: Gets the page of a number (from 1) of a slice; called from several threads.
+            page_size: How many rows each page is asked to have.
+            depth: How deep Envoy lets anyone look: page × perPage must not exceed it.
+            check: Called now and then while an answer is awaited; may raise, to stop.
+            ahead: How many requests may be under way at once.
+        """
+        self._cut = cut
+        self._slices = cut.slices(period)
+        self._fetch = fetch
+        self._page_size = page_size
+        self._last = depth // page_size
+        self._depth = depth
+        self._check = check
+        self._ahead = ahead
+        self._readings: deque[Reading] = deque()
+        self._before: frozenset[str] | set[str] = frozenset()
+        self._newest: str | None = None
+        self._resumable = True
+
+    def read(self) -> Iterator[Progress]:
+        """Yield what comes, page by page, in order.
+
+        Raises:
+            EnvoyError: If the list cannot be read to its end.
+        """
+        with Workers[Page](self._ahead) as workers:
+            while self._ask(workers):
+                reading = self._readings[0]
+                page = workers.result(reading.answers.popleft(), self._check)
+                if self._is_too_deep(page):
+                    self._cut_up(reading)
+                    continue
+                reading.take(page)
+                rows = self._new_rows(reading, page)
+                if not reading.ended and reading.taken == reading.last:
+                    yield Progress(rows, self._bookmark(reading), page.total)
+                    self._cut_up(reading)
+                    continue
+                if reading.ended:
+                    self._before = reading.ids
+                    self._readings.popleft()
+                yield Progress(rows, self._bookmark(reading), page.total)
+        if not self._resumable and self._newest:
+            yield Progress([], self._newest, None)
+
+    def _ask(self, workers: Workers[Page]) -> bool:
+        """Ask for as much as may be under way at once; returns whether anything is."""
+        while sum(len(reading.answers) for reading in self._readings) < self._ahead:
+            asking = self._next()
+            if asking is None:
+                break
+            reading, number = asking
+            fetch = partial(self._fetch, reading.part, number)
+            reading.answers.append(workers.submit(fetch))
+        return bool(self._readings)
+
+    def _next(self) -> tuple[Reading, int] | None:
+        """Return the page to ask for next, of the slice that is emitted first, if any is known."""
+        for reading in self._readings:
+            if (number := reading.next()) is not None:
+                return reading, number
+        part = next(self._slices, None)
+        if part is None:
+            return None
+        self._readings.append(Reading(part, self._page_size, self._last))
+        return self._next()
+
+    def _is_too_deep(self, page: Page) -> bool:
+        """Tell whether a window is better halved before any of it is emitted."""
+        return self._cut.cut_ahead and page.total is not None and page.total > self._depth
+
+    def _cut_up(self, reading: Reading) -> None:
+        """Put what is left of a slice that is too deep in its place."""
+        if self._cut.in_order and not reading.sorted:
+            raise EnvoyError(
+                f"The list has more than {len(reading.ids)} rows, and Envoy did not send them in "
+                f"the order of `{self._cut.by}`, so the rest is out of reach; report this to Envoy."
+            )
+        seen = None
+        if reading.oldest and reading.newest:
+            seen = datetime.fromisoformat(reading.oldest), datetime.fromisoformat(reading.newest)
+        rest = self._cut.rest(reading.part, seen, frozenset(reading.ids))
+        if self._cut.in_order:
+            self._before = reading.ids
+        self._readings.popleft()
+        readings = [Reading(part, self._page_size, self._last) for part in rest]
+        self._readings.extendleft(reversed(readings))
+
+    def _new_rows(self, reading: Reading, page: Page) -> Rows:
+        """Return the rows that have not been emitted yet, and note their times."""
+        by = self._cut.by
+        rows = []
+        for row in page.records:
+            key = row["id"]
+            if by is not None and (time := row.get(by)) is not None:
+                reading.note(time)
+            if key in reading.ids or key in self._before or key in reading.part.told:
+                reading.ids.add(key)
+                continue
+            reading.ids.add(key)
+            rows.append(row)
+        return rows
+
+    def _bookmark(self, reading: Reading) -> str | None:
+        """Return the time up to which all is out, once a page of `reading` is."""
+        if self._cut.in_order or reading.ended:
+            self._newest = max(filter(None, (self._newest, reading.newest)), default=None)
+        if not self._cut.in_order:
+            return self._newest if reading.ended else None
+        self._resumable = self._resumable and reading.sorted
+        return self._newest if self._resumable else None

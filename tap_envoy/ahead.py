@@ -1,0 +1,68 @@
+"""Requests made ahead of the reader, by a few threads."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, wait
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+T = TypeVar("T")
+Job = tuple["Future[T]", "Callable[[], T]"]
+
+
+class Workers(Generic[T]):
+    """A few threads that make requests, while the reader is busy with the answers before.
+
+    A ThreadPoolExecutor would hold up the end of the program until each server has answered;
+    these threads are daemons, started one by one as they are needed, and gone with the block.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._started = 0
+        self._jobs: SimpleQueue[Job[T] | None] = SimpleQueue()
+        self.closed = threading.Event()
+
+    def __enter__(self) -> Workers[T]:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.closed.set()
+        for _ in range(self._started):
+            self._jobs.put(None)
+
+    def submit(self, job: Callable[[], T]) -> Future[T]:
+        """Have a job done as soon as a thread is free; returns what it will have come to."""
+        future: Future[T] = Future()
+        if self._started < self._most:
+            self._started += 1
+            threading.Thread(target=self._work, daemon=True).start()
+        self._jobs.put((future, job))
+        return future
+
+    def result(self, future: Future[T], check: Callable[[], None]) -> T:
+        """Return what a job came to, calling `check` now and then until it is done."""
+        while not future.done():
+            wait([future], timeout=0.1)
+            check()
+        return future.result()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            future, function = job
+            if self.closed.is_set():
+                continue
+            try:
+                future.set_result(function())
+            except BaseException as error:  # noqa: BLE001  # told to the reader, who raises it
+                future.set_exception(error)
