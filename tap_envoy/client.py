@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from functools import cached_property
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from singer_sdk import RESTStream
 from singer_sdk.helpers.types import Context, Record  # noqa: TC002
+from singer_sdk.singerlib.catalog import REPLICATION_INCREMENTAL
 from typing_extensions import override
 from urllib3 import Retry as RetryAfter
 from urllib3.exceptions import InvalidHeader
@@ -17,15 +19,18 @@ from tap_envoy.errors import (
     MESSAGE_KEYS,
     REQUEST_ERRORS,
     EnvoyError,
+    RunEndedError,
     TransientError,
     decoded,
     out_of_reach,
     quote,
 )
-from tap_envoy.pages import Page, read_pages
+from tap_envoy.pages import ListReader, Page
+from tap_envoy.records import WITHHELD, Shape, utc, without_secrets
+from tap_envoy.slices import DEPTH, Cut, Period, Slice, Uncut
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Generator, Iterable, Mapping
 
     import requests
 
@@ -43,7 +48,15 @@ class EnvoyStream(RESTStream[int]):
     scopes: ClassVar[tuple[str, ...]]
     """API scopes without which Envoy refuses the list."""
     query: ClassVar[Mapping[str, str]] = {}
-    """Query parameters of each request, beside the page."""
+    """Query parameters of each request, beside the page and the slice."""
+    cut: ClassVar[Cut] = Uncut()
+    """How the list is read in parts."""
+    depth: ClassVar[int] = DEPTH
+    STATE_MSG_FREQUENCY = 1000
+    """Rows between STATE messages: a run that is killed has little to read again."""
+    selected_by_default = False
+    is_complete = False
+    """Whether the run has read the list to its end."""
 
     _tap: TapEnvoy
 
@@ -76,23 +89,45 @@ class EnvoyStream(RESTStream[int]):
             super().log(message, *args, level=level, **kwargs)
 
     @override
-    def request_records(self, context: Context | None) -> Iterable[Record]:
-        """Yield the rows of the list, page by page.
+    def get_records(self, context: Context | None) -> Iterable[Record]:
+        """Yield the rows of the list, as its schema says.
 
         Raises:
             EnvoyError: If the list cannot be read to its end.
         """
+        shape = Shape(self.effective_schema, listed=self.schema["properties"])
+        reader = ListReader(
+            self.cut,
+            self._period(),
+            partial(self._fetch, shape),
+            page_size=self.config["page_size"],
+            depth=self.depth,
+        )
         try:
             with self.get_http_request_counter() as requests_made:
-                for page in read_pages(self._fetch, self.config["page_size"]):
+                for progress in reader.read():
                     requests_made.increment()
-                    yield from page.records
+                    yield from progress.rows
+                    self._advance(progress.bookmark)
         except EnvoyError as error:
-            raise EnvoyError(f"{self.name}: {error}") from error
+            raise type(error)(f"{self.name}: {error}") from error
         finally:
-            self._name_unlisted_keys()
+            self._warn(shape)
+        self.is_complete = True
         if self._stream_version is not None:
             super()._write_activate_version_message(self._stream_version)
+
+    @override
+    def _sync_records(
+        self, context: Context | None = None, *, write_messages: bool = True
+    ) -> Generator[Record, Any, Any]:
+        """Read the list; if it cannot be read, say so and let the run go on with the others."""
+        try:
+            yield from super()._sync_records(context, write_messages=write_messages)
+        except RunEndedError:
+            raise
+        except EnvoyError as error:
+            self.logger.error("%s", error)  # noqa: TRY400  # a sentence, not a traceback
 
     @override
     def _write_activate_version_message(self, full_table_version: int) -> None:
@@ -103,40 +138,70 @@ class EnvoyStream(RESTStream[int]):
         """
 
     @override
-    def post_process(self, row: Record, context: Context | None = None) -> Record | None:
-        """Drop the root keys that the schema does not list, and remember their names."""
-        unlisted = row.keys() - self._listed
-        for key in unlisted:
-            del row[key]
-        self._unlisted |= unlisted
-        return row
+    def _increment_stream_state(
+        self, latest_record: Record, *, context: Context | None = None
+    ) -> None:
+        """Leave the bookmark alone: it moves with what is complete, not with each row."""
 
-    @cached_property
-    def _listed(self) -> frozenset[str]:
-        return frozenset(self.schema["properties"])
+    def _period(self) -> Period:
+        """Return what is to be read: from a while before the bookmark, or from `start_date`."""
+        now = datetime.fromtimestamp(self._tap.initialized_at / 1000, UTC)
+        end = now + timedelta(days=self.config["lookahead_days"])
+        if self.replication_method != REPLICATION_INCREMENTAL:
+            return Period(None, now, end)
+        starts = []
+        if start_date := self.config.get("start_date"):
+            start = datetime.fromisoformat(start_date)
+            starts.append(start if start.tzinfo else start.replace(tzinfo=UTC))
+        if bookmark := self.stream_state.get("replication_key_value"):
+            lookback = timedelta(days=self.config["lookback_days"])
+            starts.append(datetime.fromisoformat(bookmark) - lookback)
+        return Period(max(starts, default=None), now, end)
 
-    @cached_property
-    def _unlisted(self) -> set[str]:
-        return set()
+    def _advance(self, bookmark: str | None) -> None:
+        """Move the bookmark on, but never past the moment the run began."""
+        if bookmark is None or self.replication_method != REPLICATION_INCREMENTAL:
+            return
+        now = utc(datetime.fromtimestamp(self._tap.initialized_at / 1000, UTC))
+        state = self.stream_state
+        state["replication_key_value"] = max(
+            min(bookmark, now), state.get("replication_key_value", "")
+        )
+        state["replication_key"] = self.replication_key
 
-    def _name_unlisted_keys(self) -> None:
-        if self._unlisted:
+    def _warn(self, shape: Shape) -> None:
+        """Tell of what Envoy sends and the schema does not have."""
+        if shape.unlisted:
             self.logger.warning(
                 "Envoy sends keys for %s that this version of the tap does not know, and which "
                 "were left out: %s.",
                 self.name,
-                ", ".join(sorted(self._unlisted)),
+                ", ".join(sorted(shape.unlisted)),
             )
-            self._unlisted.clear()
+        if shape.odd:
+            self.logger.warning(
+                "Envoy sends values for %s that are not of the kind that this version of the tap "
+                "expects, and which were left empty: %s.",
+                self.name,
+                ", ".join(sorted(shape.odd)),
+            )
 
-    def _fetch(self, number: int) -> Page:
-        """Get the page of a number (from 1), with patience.
+    def _fetch(self, shape: Shape, part: Slice, number: int) -> Page:
+        """Get the page of a number (from 1) of a slice, with patience.
 
         Raises:
             EnvoyError: If there is no such page to be had.
         """
-        query = {**self.query, "page": number, "perPage": self.config["page_size"]}
-        return self._tap.retry.call(lambda: self._ask(query), self.logger)
+        query = {
+            **self.query,
+            **self.cut.query(part),
+            "page": number,
+            "perPage": self.config["page_size"],
+        }
+        page = self._tap.retry.call(lambda: self._ask(query), self.logger)
+        for record in page.records:
+            shape.fit(record)
+        return page
 
     def _ask(self, query: Mapping[str, Any]) -> Page:
         """Ask once; and once more with another token if the first is refused."""
@@ -153,6 +218,8 @@ class EnvoyStream(RESTStream[int]):
             body = response.content.decode("utf-8", "replace") if payload is None else payload
             said = quote(body, MESSAGE_KEYS, self.authenticator.secrets)
             raise self._refusal(status, response, said)
+        if any(name.encode() in response.content for name in WITHHELD):
+            payload = without_secrets(payload)
         return _page(payload, query["page"])
 
     def _send(self, query: Mapping[str, Any]) -> requests.Response:
@@ -174,7 +241,7 @@ class EnvoyStream(RESTStream[int]):
         if status in TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             return TransientError(f"Envoy answered HTTP {status}{said}.", wait=_wait(response))
         if status == HTTPStatus.UNAUTHORIZED:
-            return EnvoyError(
+            return RunEndedError(
                 f"Envoy refused the credentials (HTTP {status}){said}; {self.authenticator.advice}."
             )
         if status == HTTPStatus.FORBIDDEN:

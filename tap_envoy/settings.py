@@ -24,109 +24,131 @@ WAYS_IN = (
 )
 """The complete sets of credentials, in the order in which one is chosen."""
 
-RANGES = {"page_size": (1, 100), "request_timeout": (1, 3600)}
+RANGES = {
+    "lookback_days": (0, 3650),
+    "lookahead_days": (0, 3650),
+    "page_size": (1, 100),
+    "request_timeout": (1, 3600),
+}
 """Lowest and highest value of each integer setting."""
 
 
+def _setting(name: str, kind: Any, title: str, description: str, **more: Any) -> th.Property[Any]:
+    return th.Property(name, kind, title=title, description=description, **more)
+
+
 SCHEMA = th.PropertiesList(
-    th.Property(
+    _setting(
         "api_key",
         th.StringType,
+        "Client API Key",
+        "The Client API Key of your integration, from Envoy's Dev Dashboard. The simplest way in; "
+        "wins over the others when set.",
         secret=True,
-        title="Client API Key",
-        description="The Client API Key of your integration, from Envoy's Dev Dashboard. "
-        "The simplest way in; wins over the others when set.",
     ),
-    th.Property(
+    _setting(
         "client_id",
         th.StringType,
-        title="Client ID",
-        description="The client id of your integration, from Envoy's Dev Dashboard.",
+        "Client ID",
+        "The client id of your integration, from Envoy's Dev Dashboard.",
     ),
-    th.Property(
+    _setting(
         "client_secret",
         th.StringType,
+        "Client secret",
+        "The client secret of your integration, from Envoy's Dev Dashboard.",
         secret=True,
-        title="Client secret",
-        description="The client secret of your integration, from Envoy's Dev Dashboard.",
     ),
-    th.Property(
+    _setting(
         "username",
         th.StringType,
-        title="API user",
-        description="The e-mail address of the API user (a Global Admin).",
+        "API user",
+        "The e-mail address of the API user (a Global Admin).",
     ),
-    th.Property(
+    _setting(
         "password",
         th.StringType,
+        "API user's password",
+        "The password of the API user.",
         secret=True,
-        title="API user's password",
-        description="The password of the API user.",
     ),
-    th.Property(
+    _setting(
         "refresh_token",
         th.StringType,
+        "Refresh token",
+        "A refresh token from an earlier login, instead of the API user, or tried before it.",
         secret=True,
-        title="Refresh token",
-        description="A refresh token from an earlier login, instead of the API user, or tried "
-        "before it.",
     ),
-    th.Property(
+    _setting(
         "scopes",
         th.ArrayType(th.StringType),
-        title="Scopes",
-        description="Scopes to ask for with the password grant. Unset: `token.refresh` and what "
-        "the selected streams need.",
+        "Scopes",
+        "Scopes to ask for with the password grant. Unset: `token.refresh` and what the selected "
+        "streams need.",
     ),
-    th.Property(
+    _setting(
         "api_url",
         th.StringType,
+        "API address",
+        "Address of Envoy's v1 API; https, or http on loopback.",
         default=API_URL,
-        title="API address",
-        description="Address of Envoy's v1 API; https, or http on loopback.",
     ),
-    th.Property(
+    _setting(
         "token_url",
         th.StringType,
+        "Token address",
+        "Address that issues access tokens; https, or http on loopback.",
         default=TOKEN_URL,
-        title="Token address",
-        description="Address that issues access tokens; https, or http on loopback.",
     ),
-    th.Property(
+    _setting(
         "start_date",
         th.DateTimeType,
-        title="Start date",
-        description="Date or date-time of the earliest data to read in incremental streams. "
-        "Locations are always read whole.",
+        "Start date",
+        "Date or date-time of the earliest data to read in incremental streams. Unset: all there "
+        "is. The other streams are always read whole.",
     ),
-    th.Property(
+    _setting(
+        "lookback_days",
+        th.IntegerType,
+        "Days to look back",
+        "How many days incremental streams read back behind their bookmark, for what changes "
+        "after a row is made, such as a sign-out; 0 to 3650.",
+        default=7,
+    ),
+    _setting(
+        "lookahead_days",
+        th.IntegerType,
+        "Days to look ahead",
+        "How many days ahead reservations are read; 0 to 3650.",
+        default=60,
+    ),
+    _setting(
         "page_size",
         th.IntegerType,
+        "Page size",
+        "Rows to ask for in one request, 1 to 100.",
         default=100,
-        title="Page size",
-        description="Rows to ask for in one request, 1 to 100.",
     ),
-    th.Property(
+    _setting(
         "request_timeout",
         th.IntegerType,
+        "Request timeout",
+        "Seconds to wait for a connection, and for an answer, before trying again; 1 to 3600.",
         default=60,
-        title="Request timeout",
-        description="Seconds to wait for a connection, and for an answer, before trying again; "
-        "1 to 3600.",
     ),
-    th.Property(
+    _setting(
         "user_agent",
         th.StringType,
-        title="User agent",
-        description="How the tap names itself to Envoy. Unset: `tap-envoy/` and its version.",
+        "User agent",
+        "How the tap names itself to Envoy. Unset: `tap-envoy/` and its version.",
     ),
-    th.Property(
+    _setting(
         "emit_activate_version_messages",
         th.BooleanType,
+        "Emit ACTIVATE_VERSION",
+        "End each full read with an ACTIVATE_VERSION message, so that a target which knows it "
+        "removes rows that are gone from Envoy.",
         default=False,
-        title="Emit ACTIVATE_VERSION",
-        description="End each full read with an ACTIVATE_VERSION message, so that a target which "
-        "knows it removes rows that are gone from Envoy.",
     ),
     additional_properties=False,
 ).to_dict()

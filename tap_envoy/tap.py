@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
+import sys
 from copy import deepcopy
 from dataclasses import replace
 from functools import cached_property
@@ -22,13 +22,12 @@ from tap_envoy import settings
 from tap_envoy.auth import ClientApiKey, EnvoyAuthenticator
 from tap_envoy.client import EnvoyStream
 from tap_envoy.errors import EnvoyError
+from tap_envoy.records import canonical_time
 from tap_envoy.retry import Retry
-from tap_envoy.streams import LocationsStream
+from tap_envoy.streams import STREAMS
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-STREAMS: tuple[type[EnvoyStream], ...] = (LocationsStream,)
 
 TOKEN_TRIES = 5
 """How often the token address is asked: nothing can be read until it answers."""
@@ -111,15 +110,65 @@ class TapEnvoy(Tap):
     def invoke(
         cls,
         *,
+        config: Any = None,
         state: IO[str] | None = None,
         catalog: IO[str] | None = None,
-        **kwargs: Any,
+        **about: Any,
     ) -> None:
-        super().invoke(
+        """Run the tap as the command line says.
+
+        Raises:
+            SystemExit: With a code other than 0, if not all that was selected came whole.
+            EnvoyError: If the run ended early, or could not begin.
+        """
+        super(Tap, cls).invoke(**about)
+        cls.print_version(print_fn=cls.logger.info)
+        tap = cls(
+            config=config.config if config else {},
+            parse_env_config=bool(config) and config.parse_env,
             state=_json_object("--state", state),
             catalog=_json_object("--catalog", catalog),
-            **kwargs,
         )
+        try:
+            tap.sync_all()
+        finally:
+            tap.sum_up()
+        if tap.incomplete:
+            sys.exit(1)
+
+    @override
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Take the bookmarks over, in the one format in which they compare.
+
+        Raises:
+            EnvoyError: If they are not what a run of this tap leaves behind.
+        """
+        bookmarks = state.get("bookmarks", {})
+        for name, bookmark in bookmarks.items() if isinstance(bookmarks, dict) else [("", None)]:
+            if not isinstance(bookmark, dict):
+                raise EnvoyError("--state: `bookmarks` does not hold an object for each stream.")
+            value = bookmark.get("replication_key_value")
+            if value is not None and (value := canonical_time(value)) is None:
+                raise EnvoyError(f"--state: the bookmark of {name} is not a time.")
+            if value is not None:
+                bookmark["replication_key_value"] = value
+        super().load_state(state)
+
+    @property
+    def selection(self) -> list[EnvoyStream]:
+        """The streams that the user wants."""
+        streams = self.streams.values()
+        return [s for s in streams if isinstance(s, EnvoyStream) and s.selected]
+
+    @property
+    def incomplete(self) -> list[str]:
+        """Names of the selected streams that have not been read to their end."""
+        return [stream.name for stream in self.selection if not stream.is_complete]
+
+    def sum_up(self) -> None:
+        """Say how the run ended."""
+        if names := ", ".join(self.incomplete):
+            self.logger.warning("Incomplete: %s. What came of them is kept; run again.", names)
 
     @override
     def discover_streams(self) -> Sequence[EnvoyStream]:
@@ -159,24 +208,22 @@ class TapEnvoy(Tap):
         """Scopes to log in with: one to get refresh tokens, and what the selection needs."""
         if chosen := self.config.get("scopes"):
             return tuple(chosen)
-        needed = {
-            scope
-            for stream in self.streams.values()
-            if stream.selected and isinstance(stream, EnvoyStream)
-            for scope in stream.scopes
-        }
+        needed = {scope for stream in self.selection for scope in stream.scopes}
         return ("token.refresh", *sorted(needed))
 
 
-def _json_object(option: str, file: IO[str] | None) -> IO[str] | None:
-    """Return the file of an option, to be read again, once it is known to hold a JSON object."""
+def _json_object(option: str, file: IO[str] | None) -> dict[str, Any] | None:
+    """Return what the file of an option holds.
+
+    Raises:
+        EnvoyError: If that is not a JSON object.
+    """
     if file is None:
         return None
-    text = file.read()
     try:
-        is_object = isinstance(json.loads(text), dict)
-    except ValueError:
-        is_object = False
-    if not is_object:
+        value = json.loads(file.read())
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
         raise EnvoyError(f"{option}: the file does not hold a JSON object.")
-    return io.StringIO(text)
+    return value
