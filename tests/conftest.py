@@ -53,10 +53,31 @@ class Scene:
             assert secret not in run.out + run.err
         return run
 
-    def tap(self, **config: Any) -> TapEnvoy:
+    def select(self, *names: str) -> tuple[str, str]:
+        """Write a catalogue that selects these streams; returns the option that names it."""
+        catalog = TapEnvoy(validate_config=False).catalog_dict
+        for stream in catalog["streams"]:
+            (root,) = [entry for entry in stream["metadata"] if not entry["breadcrumb"]]
+            root["metadata"]["selected"] = stream["tap_stream_id"] in names
+        path = self.folder / "catalog.json"
+        path.write_text(json.dumps(catalog), encoding="utf-8")
+        return "--catalog", str(path)
+
+    def remember(self, state: dict[str, Any]) -> tuple[str, str]:
+        """Write a state; returns the option that names it."""
+        path = self.folder / "state.json"
+        path.write_text(json.dumps(state), encoding="utf-8")
+        return "--state", str(path)
+
+    def tap(self, state: Any = None, **config: Any) -> TapEnvoy:
         """Make a tap in this process, for what needs no process of its own."""
         settings = {**self.addresses, "api_key": self.envoy.api_key, **config}
-        return TapEnvoy(config=settings)
+        return TapEnvoy(config=settings, state=state)
+
+
+def read(tap: TapEnvoy, stream: str = "locations") -> list[dict[str, Any]]:
+    """Read a stream of a tap in this process, over HTTP."""
+    return [dict(row) for row in tap.streams[stream].get_records(None) if isinstance(row, dict)]
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,12 @@ class Run:
         ]
 
     @property
+    def state(self) -> dict[str, Any]:
+        """The value of the last STATE message."""
+        states = [message for message in self.messages if message["type"] == "STATE"]
+        return dict(states[-1]["value"])
+
+    @property
     def errors(self) -> list[str]:
         """The sentences that were logged as errors."""
         lines = self.err.splitlines()

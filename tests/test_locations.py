@@ -11,18 +11,11 @@ import pytest
 
 from tap_envoy.errors import EnvoyError
 from tap_envoy.tap import TapEnvoy
-from tests.conftest import Scene
+from tests.conftest import Scene, read
 from tests.sandbox import Answer
 from tests.sandbox.data import locations
 
 LIST = "/v1/locations"
-
-
-def read(tap: TapEnvoy) -> list[dict[str, Any]]:
-    """Read the stream of a tap in this process, over HTTP."""
-    return [
-        dict(row) for row in tap.streams["locations"].get_records(None) if isinstance(row, dict)
-    ]
 
 
 def test_every_location_comes_whole_and_in_order(scene: Scene) -> None:

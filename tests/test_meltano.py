@@ -81,3 +81,25 @@ def test_target_duckdb_has_every_location(project: Path, envoy: Envoy) -> None:
 def test_meltano_selects_locations_alone(meltano_run: Run, envoy: Envoy) -> None:
     assert {request.path for request in envoy.requests} == {"/v1/locations"}
     assert "Run completed" in meltano_run.err + meltano_run.out
+
+
+@pytest.mark.usefixtures("meltano_run")
+def test_all_nine_streams_come_whole_into_a_warehouse(project: Path, envoy: Envoy) -> None:
+    with serve(envoy) as address:
+        variables = environment(envoy, address) | {
+            "VIRTUAL_ENV": "",
+            "TAP_ENVOY__SELECT": '["*.*"]',
+            "TAP_ENVOY_START_DATE": "2024-01-01",
+            "TARGET_DUCKDB_PATH": "output/all.duckdb",
+        }
+        done = run(
+            [str(MELTANO), "run", "tap-envoy", "target-duckdb"],
+            environment=clean_environment(**variables),
+            cwd=project,
+            hidden=envoy.secrets,
+        )
+    assert done.code == 0, done.err
+    with duckdb.connect(project / "output" / "all.duckdb", read_only=True) as database:
+        for stream, rows in envoy.rows.items():
+            table = database.sql(f"SELECT count(*), count(DISTINCT id) FROM envoy.{stream}")  # noqa: S608
+            assert table.fetchall() == [(len(rows), len(rows))], stream

@@ -8,6 +8,7 @@ import yaml
 
 from tap_envoy.client import EnvoyStream
 from tap_envoy.settings import SCHEMA, WAYS_IN
+from tap_envoy.slices import InOrder, InWindows, Uncut
 from tap_envoy.tap import TapEnvoy
 from tests.program import HERE
 
@@ -73,14 +74,18 @@ def test_the_readme_lists_each_setting_as_the_code_has_it() -> None:
 def test_the_readme_lists_each_stream() -> None:
     rows = table("Streams")
     streams = TapEnvoy(validate_config=False).streams
-    assert list(rows) == list(streams)
+    assert sorted(rows) == sorted(streams)
     for stream in streams.values():
         assert isinstance(stream, EnvoyStream)
-        path, scopes, replication, key = rows[stream.name]
+        path, scopes, replication, read, personal = rows[stream.name]
         assert path.strip("`") == stream.path
         assert re.findall(r"`([^`]+)`", scopes) == list(stream.scopes)
-        assert replication.startswith(stream.replication_method)
-        assert key.strip("`") == stream.primary_keys[0]
+        by = f" by `{stream.replication_key}`" if stream.replication_key else ""
+        assert replication == stream.replication_method + by
+        ways = {InOrder: "sorted", InWindows: "in windows", Uncut: "in one"}
+        assert read == ways[type(stream.cut)]
+        assert (personal == "yes") == ("Personal data." in str(stream.schema))
+        assert stream.primary_keys == ("id",)
 
 
 def test_the_readme_has_the_test_command_that_ci_runs() -> None:

@@ -60,9 +60,10 @@ def test_the_last_state_has_nothing_unfinished_and_starts_the_next_run(scene: Sc
 
 
 def catalog(scene: Scene, **selected: bool) -> str:
-    """Write a catalogue in which these properties, or the whole stream, are (not) selected."""
+    """Write a catalogue in which these properties, or all of locations, are (not) selected."""
     discovered: dict[str, Any] = json.loads(run_tap("--discover").out)
-    for entry in discovered["streams"][0]["metadata"]:
+    (locations,) = [s for s in discovered["streams"] if s["tap_stream_id"] == "locations"]
+    for entry in locations["metadata"]:
         name = entry["breadcrumb"][-1] if entry["breadcrumb"] else "stream"
         if name in selected:
             entry["metadata"]["selected"] = selected[name]
@@ -90,9 +91,25 @@ def test_a_stream_that_is_not_selected_asks_for_nothing(scene: Scene) -> None:
 suite_envoy = Envoy()
 
 
-CONFIG: dict[str, Any] = {"api_key": suite_envoy.api_key, "api_url": "http://127.0.0.1:9/v1"}
+def everything() -> dict[str, Any]:
+    """Return a catalogue in which all is selected."""
+    discovered = TapEnvoy(validate_config=False).catalog_dict
+    for stream in discovered["streams"]:
+        for entry in stream["metadata"]:
+            entry["metadata"]["selected"] = True
+    return discovered
+
+
+CONFIG: dict[str, Any] = {
+    "api_key": suite_envoy.api_key,
+    "api_url": "http://127.0.0.1:9/v1",
+    "start_date": "2024-01-01",
+}
 TestStandardSuite = get_tap_test_class(
-    tap_class=TapEnvoy, config=CONFIG, suite_config=SuiteConfig(ignore_no_records=False)
+    tap_class=TapEnvoy,
+    config=CONFIG,
+    suite_config=SuiteConfig(ignore_no_records=False),
+    catalog=everything(),
 )
 
 

@@ -14,6 +14,9 @@ CITIES = (
 )
 
 
+Row = dict[str, Any]
+
+
 def moment(value: datetime) -> str:
     """Write a time as Envoy does: ISO-8601, UTC, milliseconds."""
     return value.strftime("%Y-%m-%dT%H:%M:%S.") + f"{value.microsecond // 1000:03d}Z"
@@ -63,3 +66,156 @@ def _location(
         row["printerIds"] = ["p-1"]  # keys that the documentation does not list
         row["address"]["plusCode"] = "8FVC9G8F+6X"
     return row
+
+
+NAMES = ("Ada Example", "Çağla Örnek", "例 太郎", "Zoë Muster", "Łukasz Wzór", "O'Neill, Pat")
+
+
+def company() -> dict[str, list[Row]]:
+    """Make a whole company: the rows of each list, by the name of its stream."""
+    return {
+        "locations": locations(),
+        "companies": [
+            {
+                "id": "10000",
+                "name": "Example & Söhne",
+                "locationIds": ["1001", "1002"],
+                "subscriptions": [{"id": "s-1", "plan": "premium", "seats": 250}],
+                "createdAt": "2020-01-01T00:00:00.000Z",
+                "updatedAt": None,
+            }
+        ],
+        "employees": [
+            person(number, "e")
+            | {"locationIds": ["1001"] * (number % 3), **made(START, hours=number)}
+            for number in range(130)
+        ],
+        "flows": [
+            {
+                "id": f"f-{number}",
+                "name": f"Flow {number}",
+                "type": "EMPLOYEE" if number % 2 else "VISITOR",
+                "enabled": number != 3,
+                "locationId": "1001",
+                **made(START, days=number),
+            }
+            for number in range(12)
+        ],
+        "entries": entries(320),
+        "invites": invites(230),
+        "work_schedules": work_schedules(210),
+        "reservations": reservations(160),
+        "spaces": [
+            {
+                "id": f"d-{number}",
+                "name": f"Desk {number}",
+                "locationId": "1001",
+                "floorId": f"fl-{number % 3}",
+                "isAvailable": number % 4 != 0,
+                "assignedTo": None if number % 5 else {"id": f"e-{number}", "name": NAMES[0]},
+            }
+            for number in range(260)
+        ],
+    }
+
+
+START = datetime(2024, 3, 1, 8, 0, 0, 185000, tzinfo=UTC)
+
+
+def made(first: datetime, **later: float) -> Row:
+    created = first + timedelta(**later)
+    return {"createdAt": moment(created), "updatedAt": moment(created + timedelta(days=1))}
+
+
+def person(number: int, prefix: str) -> Row:
+    name = NAMES[number % len(NAMES)]
+    return {"id": f"{prefix}-{number}", "name": name, "email": f"{prefix}{number}@example.com"}
+
+
+def entries(count: int, first: datetime = START, **step: float) -> list[Row]:
+    """Make `count` visits, `step` apart (an hour if unsaid), the newest still on site."""
+    apart = timedelta(**step or {"hours": 1})
+    return [
+        {
+            "id": f"v-{number}",
+            "fullName": NAMES[number % len(NAMES)],
+            "email": None if number % 7 == 0 else f"visitor{number}@example.com",
+            "isDelivery": number % 20 == 0,
+            "agreementsStatus": "signed",
+            "customFields": [{"field": "Company", "value": "ACME „GmbH“"}] * (number % 3),
+            "flowId": "f-1",
+            "locationId": str(1001 + number % 3),
+            "signedInAt": moment(first + number * apart),
+            "signedInVia": "kiosk",
+            "signedOutAt": moment(first + number * apart + timedelta(minutes=30))
+            if number < count - 5
+            else None,
+            "signedOutVia": "kiosk" if number < count - 5 else None,
+            "createdAt": moment(first + number * apart),
+        }
+        for number in range(count)
+    ]
+
+
+def invites(count: int, first: datetime = START, **step: float) -> list[Row]:
+    """Make `count` invites, made `step` apart (two hours if unsaid)."""
+    apart = timedelta(**step or {"hours": 2})
+    return [
+        {
+            "id": f"i-{number}",
+            "type": "visitor",
+            "expectedArrivalAt": moment(first + number * apart + timedelta(days=3)),
+            "expectedDepartureAt": None,
+            "approvalStatus": {"status": "approved", "report": []} if number % 9 == 0 else "none",
+            "flowId": "f-2",
+            "locationId": "1002",
+            "notes": None if number % 2 else "Needs a parking place",
+            "invitee": {"name": NAMES[number % 6], "email": f"guest{number}@example.com"},
+            "host": {"name": NAMES[0], "email": "host@example.com", "secretToken": "nested-token"},
+            "customFields": None,
+            "sendEmailToInvitee": True,
+            "photoUrl": None,
+            "recurringInviteId": None,
+            "secretToken": f"invite-secret-{number}",
+            **made(first, seconds=(number * apart).total_seconds()),
+        }
+        for number in range(count)
+    ]
+
+
+def work_schedules(count: int, first: datetime = START, **step: float) -> list[Row]:
+    """Make `count` registrations, made `step` apart (two hours if unsaid), in no order."""
+    apart = timedelta(**step or {"hours": 2})
+    return [
+        {
+            "id": f"w-{number}",
+            "expectedArrivalAt": moment(first + number * apart + timedelta(days=1)),
+            "expectedDepartureAt": moment(first + number * apart + timedelta(days=1, hours=8)),
+            "arrivedAt": None,
+            "departedAt": None,
+            "flowId": "f-1",
+            "locationId": "1001",
+            "status": "confirmed",
+            "registrationURL": f"https://example.com/register?token=registration-secret-{number}",
+            "reservations": ({"id": "d-1"}, [{"id": "d-1"}], None)[number % 3],
+            "scheduledFor": {"type": "employee", **person(number, "e")},
+            **made(first, seconds=(number * apart).total_seconds()),
+        }
+        for number in sorted(range(count), key=lambda number: number * 7919 % 1009)
+    ]
+
+
+def reservations(count: int, first: datetime | None = None, **step: float) -> list[Row]:
+    """Make `count` bookings, `step` apart (a day if unsaid), some of them still to come."""
+    apart = timedelta(**step or {"days": 1})
+    first = first or datetime.now(UTC) - timedelta(days=110)
+    return [
+        {
+            "id": f"d-{508000 + number}",
+            "reservedBy": person(number, "e"),
+            "space": {"id": f"d-{number % 50}", "name": f"Desk {number % 50}", "floorId": 7},
+            "startTime": moment(first + number * apart),
+            "endTime": moment(first + number * apart + timedelta(hours=9)),
+        }
+        for number in sorted(range(count), key=lambda number: number * 7919 % 1009)
+    ]

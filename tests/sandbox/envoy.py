@@ -15,10 +15,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from tests.sandbox import data
-
-SORTS = {"locations": {"createdAt", "updatedAt"}}
-FILTERS = {"locations": {"ids", "createdAtAfter", "createdAtBefore", "enabled"}}
-SCOPES = {"locations": {"locations.read"}}
+from tests.sandbox.lists import LISTINGS, Habits, Listing, RefusedError, Row, select
 
 
 @dataclass(frozen=True)
@@ -65,13 +62,15 @@ class Envoy:
     """The state of a sandbox, for a test to set up and to look at."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, list[dict[str, Any]]] = {"locations": data.locations()}
+        self.rows: dict[str, list[dict[str, Any]]] = data.company()
+        """The rows of each list, by the name that its stream has."""
+        self.habits = Habits()
         self.api_key = "key-" + secrets.token_hex(16)
         self.client_id = "client-" + secrets.token_hex(8)
         self.client_secret = "cs-" + secrets.token_hex(16)
         self.username = "api.user@example.com"
         self.password = "pw-&+%\"'\\ß漢=" + secrets.token_hex(8)
-        self.integration_scopes = {"locations.read", "token.refresh"}
+        self.integration_scopes = {"token.refresh"}.union(*(x.scopes for x in LISTINGS.values()))
         self.largest_page = 100
         self.meta_keys: tuple[str, ...] | None = ("page", "perPage", "total")
         self.ignores_page = False
@@ -82,6 +81,7 @@ class Envoy:
         """Every access and refresh token ever handed out."""
         self.access_tokens: dict[str, frozenset[str]] = {}
         self.refresh_tokens: dict[str, frozenset[str]] = {}
+        self._selected: dict[tuple[Any, ...], list[Row]] = {}
         self._scripts: defaultdict[str, deque[Answer]] = defaultdict(deque)
         self.app = Starlette(
             routes=[
@@ -192,14 +192,18 @@ class Envoy:
         scripted = await self._record(http)
         if scripted is not None:
             return _scripted_response(scripted)
-        name = http.path_params["name"]
-        if name not in self.rows:
+        listing = LISTINGS.get(http.path_params["name"])
+        if listing is None:
             return JSONResponse({"message": "Not found"}, 404)
-        if refusal := self._refuse(http, SCOPES[name]):
+        if refusal := self._refuse(http, listing.scopes):
             return refusal
-        return self._page(name, dict(http.query_params))
+        rows = self.rows[http.path_params["name"].replace("-", "_")]
+        try:
+            return self._page(listing, rows, dict(http.query_params))
+        except (RefusedError, ValueError) as error:
+            return JSONResponse({"message": str(error)}, 400)
 
-    def _refuse(self, http: HttpRequest, needed: set[str]) -> Response | None:
+    def _refuse(self, http: HttpRequest, needed: frozenset[str]) -> Response | None:
         key, bearer = http.headers.get("x-api-key"), http.headers.get("authorization", "")
         if key is not None:
             if bearer:
@@ -216,20 +220,20 @@ class Envoy:
             return None
         return JSONResponse({"message": "Forbidden"}, 403)
 
-    def _page(self, name: str, query: dict[str, str]) -> Response:
-        unknown = query.keys() - FILTERS[name] - {"page", "perPage", "sort", "order"}
-        if unknown:
-            return JSONResponse({"message": f"unknown parameter {unknown.pop()}"}, 400)
-        if "sort" in query and query["sort"] not in SORTS[name]:
-            return JSONResponse({"message": "unknown sort"}, 400)
-        number, size = int(query.get("page", "1")), int(query.get("perPage", "10"))
-        if number < 1 or size < 1:
-            return JSONResponse({"message": "bad page"}, 400)
-        size = min(size, self.largest_page)
-        rows = self.rows[name]
-        if "sort" in query:
-            descending = query.get("order", "ASC") == "DESC"
-            rows = sorted(rows, key=lambda row: row[query["sort"]], reverse=descending)
+    def _page(
+        self, listing: Listing, rows: list[dict[str, Any]], query: dict[str, str]
+    ) -> Response:
+        number, asked = int(query.get("page", "1")), int(query.get("perPage", listing.size))
+        if number < 1 or asked < 1:
+            raise RefusedError("bad page")
+        if number * asked > self.habits.depth:
+            raise RefusedError("page * perPage is too deep")
+        size = min(asked, self.largest_page)
+        # Later pages are of the list as it was when the first one was asked for.
+        which = (id(rows), *sorted((k, v) for k, v in query.items() if k != "page"))
+        if number == 1 or which not in self._selected:
+            self._selected[which] = select(listing, rows, query, self.habits)
+        rows = self._selected[which]
         start = 0 if self.ignores_page else (number - 1) * size
         body: dict[str, Any] = {"data": rows[start : start + size]}
         meta = {"page": number, "perPage": size, "total": len(rows), "relationships": []}
