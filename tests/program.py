@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 HERE = Path(__file__).parent.parent
@@ -71,13 +73,35 @@ def run_tap(
     environment: Mapping[str, str] | None = None,
     cwd: Path = HERE,
 ) -> Run:
-    """Run the tap at DEBUG; nothing of `hidden` may show anywhere."""
-    return run(
-        [sys.executable, "-m", module, *arguments],
-        hidden=hidden,
-        environment=clean_environment(PYTHONPATH=str(HERE), **(environment or {})),
-        cwd=cwd,
-    )
+    """Run the tap at DEBUG, in a process of its own; nothing of `hidden` may show anywhere."""
+    with TemporaryDirectory() as folder:
+        out, err = Path(folder, "out"), Path(folder, "err")
+        order = {
+            "arguments": arguments,
+            "module": module,
+            "environment": clean_environment(**(environment or {})),
+            "cwd": str(cwd),
+            "out": str(out),
+            "err": str(err),
+        }
+        forge = _forge()
+        assert forge.stdin is not None
+        assert forge.stdout is not None
+        forge.stdin.write(json.dumps(order) + "\n")
+        forge.stdin.flush()
+        code = int(forge.stdout.readline())
+        run = Run(code, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
+    for secret in hidden:
+        assert secret not in run.out + run.err
+    return run
+
+
+@cache
+def _forge() -> subprocess.Popen[str]:
+    """Start what makes processes of the tap; it ends with this process, by its closed pipe."""
+    command = [sys.executable, "-m", "tests.forge"]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=HERE, encoding="utf-8")
 
 
 def run(

@@ -1,0 +1,46 @@
+"""Runs the program in a process of its own, without the second that its imports take.
+
+Started once, it imports what the tap imports, then forks for each line of JSON on its standard
+input: a process with its own arguments, environment, folder and files, which runs a module as
+`python -m` does. It answers with the exit code, or minus the number of the signal.
+"""
+
+import json
+import os
+import runpy
+import sys
+from typing import Any
+
+import tap_envoy.__main__  # noqa: F401  # what takes the second
+
+
+def main() -> None:
+    while line := sys.stdin.readline():
+        order: dict[str, Any] = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            work(order)
+            return
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201
+
+
+def work(order: dict[str, Any]) -> None:
+    """Be the program; ends with SystemExit, or as a program without one does."""
+    for descriptor, (name, flags) in enumerate(
+        [
+            (os.devnull, os.O_RDONLY),
+            (order["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+            (order["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+        ]
+    ):
+        os.dup2(os.open(name, flags), descriptor)
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    os.chdir(order["cwd"])
+    sys.argv[1:] = order["arguments"]
+    runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
