@@ -26,7 +26,7 @@ class Workers(Generic[T]):
         self._most = most
         self._started = 0
         self._jobs: SimpleQueue[Job[T] | None] = SimpleQueue()
-        self.closed = threading.Event()
+        self._closed = False
 
     def __enter__(self) -> Workers[T]:
         return self
@@ -37,9 +37,13 @@ class Workers(Generic[T]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.closed.set()
+        self._closed = True
         for _ in range(self._started):
             self._jobs.put(None)
+
+    def is_open(self) -> bool:
+        """Tell whether what the jobs come to is still wanted."""
+        return not self._closed
 
     def submit(self, job: Callable[[], T]) -> Future[T]:
         """Have a job done as soon as a thread is free; returns what it will have come to."""
@@ -60,7 +64,7 @@ class Workers(Generic[T]):
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             future, function = job
-            if self.closed.is_set():
+            if self._closed:
                 continue
             try:
                 future.set_result(function())

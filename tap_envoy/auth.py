@@ -6,22 +6,14 @@ import math
 import threading
 from base64 import b64encode
 from datetime import UTC, datetime
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from singer_sdk.authenticators import APIKeyAuthenticator, OAuthAuthenticator
 from typing_extensions import override
 
-from tap_envoy.errors import (
-    REQUEST_ERRORS,
-    EnvoyError,
-    LostAnswerError,
-    RunEndedError,
-    TransientError,
-    decoded,
-    out_of_reach,
-    quote,
-)
+from tap_envoy.errors import EnvoyError, RunEndedError
+from tap_envoy.grants import GrantFailedError, TokenAddress
+from tap_envoy.token_cache import TokenCache, Tokens
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,10 +51,6 @@ class ClientApiKey(APIKeyAuthenticator):
         return False
 
 
-class GrantFailedError(EnvoyError):
-    """A grant was refused, or its answer was lost: sending it again is no use."""
-
-
 class EnvoyAuthenticator(OAuthAuthenticator):
     """Keeps one access token for a run: logs in once, renews early, follows each rotation.
 
@@ -87,6 +75,7 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         session: requests.Session,
         timeout: float,
         retry: Retry,
+        token_cache: TokenCache | None = None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         super().__init__(
@@ -98,16 +87,18 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         )
         self._username = username
         self._password = password
-        self._session = session
-        self._timeout = timeout
+        self._address = TokenAddress(token_url, session, timeout)
         self._retry = retry
+        self._cache = token_cache
+        self._scopes = scopes
         self._now = now
         self._lock = threading.Lock()
         self._renew_at = 0.0
+        self._refused: str | None = None
         self._shut: RunEndedError | None = None
         self.refresh_token = refresh_token
         # A refresh token from the settings does not tell its age: it is tried.
-        self._refresh_until = math.inf
+        self._refresh_until: float | None = None
         self._basic = b64encode(f"{client_id}:{client_secret}".encode()).decode()
         self.secrets = {client_secret, password or "", refresh_token or "", self._basic}
 
@@ -135,6 +126,7 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         with self._lock:
             if refused.headers.get("Authorization") == f"Bearer {self.access_token}":
                 self._renew_at = 0.0
+                self._refused = self.access_token
         return True
 
     @override
@@ -144,26 +136,62 @@ class EnvoyAuthenticator(OAuthAuthenticator):
 
     @override
     def update_access_token(self) -> None:
-        """Get an access token by the refresh grant where possible, else by the password grant.
+        """Get an access token from the cache, by the refresh grant, or by the password grant.
 
         Raises:
             EnvoyError: If no token is to be had; its text says which settings to look at.
         """
-        if self.refresh_token and self._now().timestamp() < self._refresh_until:
+        if self._recall():
+            return
+        if self._cache:
+            self._cache.check()
+        refusal: GrantFailedError | None = None
+        tried = set()
+        while (token := self._usable_refresh_token) and token not in tried:
+            tried.add(token)
             try:
                 self._keep(self._grant("refresh"))
             except GrantFailedError as error:
-                self.refresh_token = None
-                if not self._password:
-                    raise EnvoyError(
-                        f"{error} The refresh token cannot be used again: {REFRESH_ADVICE}."
-                    ) from None
-                self.logger.warning("%s Logging in with the password instead.", error)
+                refusal, self.refresh_token = error, None
+                # Another run may have used the token, and left a newer one.
+                if self._recall():
+                    return
             else:
                 return
-        if not self._password:
+        self._log_in(refusal)
+
+    def _log_in(self, refusal: GrantFailedError | None) -> None:
+        """Get an access token by the password grant, after the refresh grant was of no use."""
+        if self._password:
+            if refusal:
+                self.logger.warning("%s Logging in with the password instead.", refusal)
+            self._keep(self._grant("password"))
+        elif refusal:
+            raise EnvoyError(f"{refusal} The refresh token cannot be used again: {REFRESH_ADVICE}.")
+        else:
             raise EnvoyError(f"The refresh token is past its 30 days: {REFRESH_ADVICE}.")
-        self._keep(self._grant("password"))
+
+    @property
+    def _usable_refresh_token(self) -> str | None:
+        until = self._refresh_until
+        is_over = until is not None and self._now().timestamp() >= until
+        return None if is_over else self.refresh_token
+
+    def _recall(self) -> bool:
+        """Take over what the cache has; returns whether that is an access token to go on with."""
+        tokens = self._cache.read() if self._cache else None
+        if tokens is None:
+            return False
+        if self._password and not set(self._scopes) <= set(tokens.scopes or self._scopes):
+            return False  # they were granted for less than is wanted now
+        self.secrets |= {tokens.access_token or "", tokens.refresh_token or ""}
+        if tokens.refresh_token:
+            self.refresh_token = tokens.refresh_token
+            self._refresh_until = tokens.refresh_until
+        if tokens.access_token and tokens.access_token != self._refused:
+            self.access_token = tokens.access_token
+            self._renew_at = tokens.renew_at
+        return self.is_token_valid()
 
     @property
     @override
@@ -187,75 +215,21 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         }
 
     def _grant(self, grant: str) -> dict[str, Any]:
-        """Ask for a token, patiently; a few times only, for the run cannot begin without.
-
-        Args:
-            grant: "password" or "refresh".
-
-        Returns:
-            The answer, which has an `access_token` that is a string.
-
-        Raises:
-            GrantFailedError: If the grant is not to be sent again.
-            EnvoyError: If the token address does not answer as documented, or not at all.
-        """
+        """Ask for a token, patiently; a few times only, for the run cannot begin without."""
         self.logger.info("Getting an access token by the %s grant.", grant)
-        return self._retry.call(lambda: self._ask(grant), self.logger)
-
-    def _ask(self, grant: str) -> dict[str, Any]:
-        headers = {}
-        form = self.refresh_request_body
+        form, headers = self.refresh_request_body, {}
         if grant == "password":
-            headers["Authorization"] = f"Basic {self._basic}"
-            form = self.oauth_request_body
-        try:
-            response = self._session.post(
-                self.auth_endpoint,
-                headers=headers,
-                # As multipart/form-data, which is how the guide has it; no file names.
-                files={name: (None, value) for name, value in form.items()},
-                auth=_as_it_is,
-                timeout=self._timeout,
-                allow_redirects=False,
-            )
-        except REQUEST_ERRORS as error:
-            problem = out_of_reach(
-                error, where="the token address (`token_url`)", timeout=self._timeout
-            )
-            if grant == "refresh" and isinstance(problem, LostAnswerError):
-                # Refresh tokens are taken as rotating: this one may be spent. (inferred)
-                raise GrantFailedError(str(problem)) from None
-            raise problem from None
-        return self._judge(grant, response)
-
-    def _judge(self, grant: str, response: requests.Response) -> dict[str, Any]:
-        status = response.status_code
-        payload = decoded(response)
-        if status == HTTPStatus.TOO_MANY_REQUESTS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            raise TransientError(f"The token address answered HTTP {status}.")
-        if status in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}:
-            # A body that is not a JSON object is not shown: it may repeat what it was sent.
-            body = payload if isinstance(payload, dict) else None
-            said = quote(body, ("error", "error_description"), self.secrets)
-            settings = "`client_id`, `client_secret` and `refresh_token`"
-            if grant == "password":
-                settings = "`username`, `password`, `client_id`, `client_secret` and `scopes`"
-            raise GrantFailedError(
-                f"Envoy refused the {grant} grant (HTTP {status}){said}; check {settings}."
-            )
-        if status != HTTPStatus.OK:
-            raise EnvoyError(
-                f"The token address answered HTTP {status}, which is no token; check `token_url`."
-            )
-        token = payload.get("access_token") if isinstance(payload, dict) else None
-        if not isinstance(token, str) or not (token and token.isascii() and token.isprintable()):
-            raise EnvoyError(
-                "The token address answered without an access token; check `token_url`."
-            )
-        return cast("dict[str, Any]", payload)
+            form, headers = self.oauth_request_body, {"Authorization": f"Basic {self._basic}"}
+        return self._retry.call(
+            lambda: self._address.ask(grant, form, headers, self.secrets), self.logger
+        )
 
     def _keep(self, answer: Mapping[str, Any]) -> None:
-        """Take over the tokens of an answer; the refresh token is only replaced, never lost."""
+        """Take over the tokens of an answer; the refresh token is only replaced, never lost.
+
+        Raises:
+            RunEndedError: If they cannot be kept in the cache; then they are not used either.
+        """
         now = self._now()
         lifetime = _seconds(answer.get("expires_in"), ACCESS_TOKEN_LIFETIME)
         self.access_token = answer["access_token"]
@@ -269,11 +243,16 @@ class EnvoyAuthenticator(OAuthAuthenticator):
                 answer.get("refresh_token_expires_in"), REFRESH_TOKEN_LIFETIME
             )
         self.secrets |= {self.access_token or "", self.refresh_token or ""}
-
-
-def _as_it_is(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Leave the request alone; given as `auth`, it keeps `requests` from reading .netrc."""
-    return request
+        if self._cache:
+            self._cache.write(
+                Tokens(
+                    self.access_token,
+                    self._renew_at,
+                    self.refresh_token,
+                    self._refresh_until,
+                    self._scopes if self._password else None,
+                )
+            )
 
 
 def _seconds(value: Any, documented: float) -> float:

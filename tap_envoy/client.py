@@ -22,6 +22,7 @@ from tap_envoy.errors import (
     RunEndedError,
     TransientError,
     decoded,
+    may_pass,
     out_of_reach,
     quote,
 )
@@ -30,15 +31,12 @@ from tap_envoy.records import WITHHELD, Shape, utc, without_secrets
 from tap_envoy.slices import DEPTH, Cut, Period, Slice, Uncut
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Mapping
 
     import requests
 
     from tap_envoy.auth import ClientApiKey, EnvoyAuthenticator
-    from tap_envoy.tap import TapEnvoy
-
-TRANSIENT = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
-"""Answers below 500 after which waiting helps."""
+    from tap_envoy.tap import EnvoySession, TapEnvoy
 
 
 class EnvoyStream(RESTStream[int]):
@@ -73,7 +71,7 @@ class EnvoyStream(RESTStream[int]):
 
     @property
     @override
-    def requests_session(self) -> requests.Session:
+    def requests_session(self) -> EnvoySession:
         """The one session of the run, so that connections are used again."""
         return self._tap.session
 
@@ -102,6 +100,7 @@ class EnvoyStream(RESTStream[int]):
             partial(self._fetch, shape),
             page_size=self.config["page_size"],
             depth=self.depth,
+            check=self._tap.take_a_breath,
         )
         try:
             with self.get_http_request_counter() as requests_made:
@@ -186,8 +185,8 @@ class EnvoyStream(RESTStream[int]):
                 ", ".join(sorted(shape.odd)),
             )
 
-    def _fetch(self, shape: Shape, part: Slice, number: int) -> Page:
-        """Get the page of a number (from 1) of a slice, with patience.
+    def _fetch(self, shape: Shape, part: Slice, number: int, is_wanted: Callable[[], bool]) -> Page:
+        """Get the page of a number (from 1) of a slice, with patience while it is wanted.
 
         Raises:
             EnvoyError: If there is no such page to be had.
@@ -198,7 +197,13 @@ class EnvoyStream(RESTStream[int]):
             "page": number,
             "perPage": self.config["page_size"],
         }
-        page = self._tap.retry.call(lambda: self._ask(query), self.logger)
+
+        def ask() -> Page:
+            if not is_wanted():
+                raise EnvoyError("The list is not read any further.")
+            return self._ask(query)
+
+        page = self._tap.patience.call(ask, self.logger)
         for record in page.records:
             shape.fit(record)
         return page
@@ -238,7 +243,7 @@ class EnvoyStream(RESTStream[int]):
         self, status: int, response: requests.Response, said: str
     ) -> EnvoyError | TransientError:
         """Tell what a status other than 2xx means, and what to do about it."""
-        if status in TRANSIENT or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        if may_pass(status):
             return TransientError(f"Envoy answered HTTP {status}{said}.", wait=_wait(response))
         if status == HTTPStatus.UNAUTHORIZED:
             return RunEndedError(

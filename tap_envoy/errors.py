@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote as url_quote
 from urllib.parse import quote_plus
@@ -70,6 +71,12 @@ def conceal(text: str, secrets: Iterable[str]) -> str:
     for spelling in sorted(spellings, key=len, reverse=True):
         text = text.replace(spelling, "***")
     return text
+
+
+def may_pass(status: int) -> bool:
+    """Tell whether waiting helps after an answer of this status."""
+    patient = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
+    return status in patient or status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def decoded(response: requests.Response) -> Any:

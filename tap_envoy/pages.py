@@ -144,7 +144,7 @@ class ListReader:
         self,
         cut: Cut,
         period: Period,
-        fetch: Callable[[Slice, int], Page],
+        fetch: Callable[[Slice, int, Callable[[], bool]], Page],
         *,
         page_size: int,
         depth: int,
@@ -156,7 +156,8 @@ class ListReader:
         Args:
             cut: How the list is cut into slices.
             period: What is to be read.
-            fetch: Gets the page of a number (from 1) of a slice; called from several threads.
+            fetch: Gets the page of a number (from 1) of a slice, while its third argument says
+                that it is still wanted; called from several threads.
             page_size: How many rows each page is asked to have.
             depth: How deep Envoy lets anyone look: page × perPage must not exceed it.
             check: Called now and then while an answer is awaited; may raise, to stop.
@@ -208,7 +209,7 @@ class ListReader:
             if asking is None:
                 break
             reading, number = asking
-            fetch = partial(self._fetch, reading.part, number)
+            fetch = partial(self._fetch, reading.part, number, workers.is_open)
             reading.answers.append(workers.submit(fetch))
         return bool(self._readings)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -12,6 +13,7 @@ from tap_envoy.errors import EnvoyError, NoConnectionError, RunEndedError, Trans
 if TYPE_CHECKING:
     import logging
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
 
 T = TypeVar("T")
 
@@ -28,12 +30,15 @@ class Retry:
         longest_wait: Seconds that no wait exceeds, but for one that the server asks for.
         tries: How often to ask in all.
         sleep: Waits for a number of seconds; a test passes one that does not.
+        hold: Keeps other requests back for the context, while a wait lasts that the server
+            asked for.
     """
 
     first_wait: float = 2.0
     longest_wait: float = 60.0
     tries: int = 12
     sleep: Callable[[float], None] = time.sleep
+    hold: Callable[[], AbstractContextManager[None]] = nullcontext
 
     def call(self, ask: Callable[[], T], logger: logging.Logger) -> T:
         """Return what `ask` returns, once it does.
@@ -61,7 +66,8 @@ class Retry:
                     attempt + 1,
                     self.tries,
                 )
-                self.sleep(wait)
+                with nullcontext() if error.wait is None else self.hold():
+                    self.sleep(wait)
 
     def _wait(self, attempt: int, error: TransientError) -> float:
         if error.wait is not None:

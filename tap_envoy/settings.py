@@ -28,6 +28,7 @@ RANGES = {
     "lookback_days": (0, 3650),
     "lookahead_days": (0, 3650),
     "page_size": (1, 100),
+    "requests_per_second": (1, 1000),
     "request_timeout": (1, 3600),
 }
 """Lowest and highest value of each integer setting."""
@@ -80,6 +81,12 @@ SCHEMA = th.PropertiesList(
         secret=True,
     ),
     _setting(
+        "token_cache",
+        th.StringType,
+        "Token cache",
+        "A file in which tokens outlive a run, made for you alone. Unset: each run logs in.",
+    ),
+    _setting(
         "scopes",
         th.ArrayType(th.StringType),
         "Scopes",
@@ -128,6 +135,13 @@ SCHEMA = th.PropertiesList(
         "Page size",
         "Rows to ask for in one request, 1 to 100.",
         default=100,
+    ),
+    _setting(
+        "requests_per_second",
+        th.IntegerType,
+        "Requests a second",
+        "How many requests leave each second, evenly, 1 to 1000; Envoy allows 10.",
+        default=8,
     ),
     _setting(
         "request_timeout",

@@ -13,7 +13,6 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 import requests
 from dotenv import find_dotenv, load_dotenv
 from singer_sdk import Tap
-from singer_sdk.contrib.msgspec import MsgSpecWriter
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
 from typing_extensions import override
@@ -22,19 +21,33 @@ from tap_envoy import settings
 from tap_envoy.auth import ClientApiKey, EnvoyAuthenticator
 from tap_envoy.client import EnvoyStream
 from tap_envoy.errors import EnvoyError
+from tap_envoy.output import LineWriter, Stop, StoppedError
+from tap_envoy.pace import Pace
 from tap_envoy.records import canonical_time
 from tap_envoy.retry import Retry
 from tap_envoy.streams import STREAMS
+from tap_envoy.token_cache import TokenCache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import FrameType
 
 TOKEN_TRIES = 5
 """How often the token address is asked: nothing can be read until it answers."""
 
 
-class UnredirectedSession(requests.Session):
-    """A session that follows no redirect, nor looks at its target."""
+class EnvoySession(requests.Session):
+    """A session that keeps one pace, and follows no redirect, nor looks at its target."""
+
+    def __init__(self, pace: Pace) -> None:
+        super().__init__()
+        self.pace = pace
+
+    @override
+    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
+        """Send a request when it is its turn."""
+        self.pace.wait()
+        return super().send(request, **kwargs)
 
     @override
     def get_redirect_target(self, resp: requests.Response) -> None:
@@ -47,7 +60,6 @@ class TapEnvoy(Tap):
     name = "tap-envoy"
     package_name = "tap-envoy"
     config_jsonschema: ClassVar[dict[str, Any]] = deepcopy(settings.SCHEMA)  # the SDK adds to it
-    message_writer_class = MsgSpecWriter
     # Not BATCH: it would go round selection and stream maps.
     capabilities: ClassVar = [
         TapCapabilities.CATALOG,
@@ -91,7 +103,11 @@ class TapEnvoy(Tap):
         given = settings.without_empty(given)
         if validate_config and (errors := sorted(settings.problems(given, schema))):
             raise ConfigValidationError("The settings are not right.", errors=errors)
-        super().__init__(config=given, validate_config=validate_config, **kwargs)
+        self.stop = Stop()
+        self.writer = LineWriter(self.stop.check)
+        super().__init__(
+            config=given, validate_config=validate_config, message_writer=self.writer, **kwargs
+        )
 
     @classmethod
     @override
@@ -118,7 +134,8 @@ class TapEnvoy(Tap):
         """Run the tap as the command line says.
 
         Raises:
-            SystemExit: With a code other than 0, if not all that was selected came whole.
+            SystemExit: With a code other than 0, if not all that was selected came whole, or
+                if a signal stopped the run.
             EnvoyError: If the run ended early, or could not begin.
         """
         super(Tap, cls).invoke(**about)
@@ -131,10 +148,30 @@ class TapEnvoy(Tap):
         )
         try:
             tap.sync_all()
+            tap.stop.check()
+        except StoppedError:
+            tap.state_writer.write_state(tap.state)
+            cls.logger.warning("Stopped by a signal; run again to go on from the last STATE.")
+            raise
         finally:
             tap.sum_up()
         if tap.incomplete:
             sys.exit(1)
+
+    @override
+    def _handle_termination(self, signum: int, frame: FrameType | None) -> None:
+        """Stop between two lines, instead of here, where the SDK would write STATE into one."""
+        self.stop.ask(signum)
+
+    def take_a_breath(self) -> None:
+        """Do what is to be done while an answer is awaited.
+
+        Raises:
+            StoppedError: If a signal asked for it.
+            RunEndedError: If the output is closed.
+        """
+        self.stop.check()
+        self.writer.flush()
 
     @override
     def load_state(self, state: dict[str, Any]) -> None:
@@ -175,9 +212,19 @@ class TapEnvoy(Tap):
         return [stream(self) for stream in STREAMS]
 
     @cached_property
-    def session(self) -> requests.Session:
+    def pace(self) -> Pace:
+        """The pace of the run's requests."""
+        return Pace(self.config["requests_per_second"])
+
+    @cached_property
+    def patience(self) -> Retry:
+        """How the run's faults are waited out."""
+        return replace(self.retry, hold=self.pace.held)
+
+    @cached_property
+    def session(self) -> EnvoySession:
         """The HTTP session of the run; a proxy or CA bundle of the environment holds."""
-        session = UnredirectedSession()
+        session = EnvoySession(self.pace)
         session.headers["User-Agent"] = self.config.get(
             "user_agent", f"{self.name}/{self.plugin_version}"
         )
@@ -200,8 +247,18 @@ class TapEnvoy(Tap):
             scopes=self.scopes,
             session=self.session,
             timeout=self.config["request_timeout"],
-            retry=replace(self.retry, tries=min(TOKEN_TRIES, self.retry.tries)),
+            retry=replace(self.patience, tries=min(TOKEN_TRIES, self.patience.tries)),
+            token_cache=self._token_cache,
         )
+
+    @property
+    def _token_cache(self) -> TokenCache | None:
+        if not (path := self.config.get("token_cache")):
+            return None
+        # Where no user is named, the refresh token of the settings stands for one.
+        user = self.config.get("username") or self.config.get("refresh_token", "")
+        owner = (self.config["token_url"], self.config["client_id"], user)
+        return TokenCache(path, *owner, logger=self.logger)
 
     @property
     def scopes(self) -> tuple[str, ...]:

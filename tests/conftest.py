@@ -25,7 +25,11 @@ class Scene:
 
     @property
     def addresses(self) -> dict[str, Any]:
-        return {"api_url": f"{self.address}/v1", "token_url": f"{self.address}/oauth2/token"}
+        return {
+            "api_url": f"{self.address}/v1",
+            "token_url": f"{self.address}/oauth2/token",
+            "requests_per_second": 1000,  # the pace has tests of its own
+        }
 
     @property
     def client(self) -> dict[str, Any]:

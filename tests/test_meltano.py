@@ -90,6 +90,7 @@ def test_all_nine_streams_come_whole_into_a_warehouse(project: Path, envoy: Envo
             "VIRTUAL_ENV": "",
             "TAP_ENVOY__SELECT": '["*.*"]',
             "TAP_ENVOY_START_DATE": "2024-01-01",
+            "TAP_ENVOY_REQUESTS_PER_SECOND": "100",
             "TARGET_DUCKDB_PATH": "output/all.duckdb",
         }
         done = run(

@@ -104,6 +104,7 @@ CONFIG: dict[str, Any] = {
     "api_key": suite_envoy.api_key,
     "api_url": "http://127.0.0.1:9/v1",
     "start_date": "2024-01-01",
+    "requests_per_second": 1000,
 }
 TestStandardSuite = get_tap_test_class(
     tap_class=TapEnvoy,
