@@ -3,8 +3,9 @@
 import asyncio
 import base64
 import secrets
+import time
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,7 @@ class Request:
     query: dict[str, str]
     headers: dict[str, str]
     form: dict[str, str] = field(default_factory=dict)
+    time: float = field(default_factory=time.monotonic)
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,18 @@ class Envoy:
         self.largest_page = 100
         self.meta_keys: tuple[str, ...] | None = ("page", "perPage", "total")
         self.ignores_page = False
+        self.limit: int | None = None
+        """Requests a second for each key or token, beyond which the answer is 429."""
         self.token_answer: dict[str, Any] = {}
         """Overrides what a token answer says."""
+        self.before_token: Callable[[], None] = lambda: None
+        """Called before each token answer."""
         self.requests: list[Request] = []
         self.issued: set[str] = set()
         """Every access and refresh token ever handed out."""
         self.access_tokens: dict[str, frozenset[str]] = {}
         self.refresh_tokens: dict[str, frozenset[str]] = {}
+        self._bucket = self._leaked = 0.0
         self._selected: dict[tuple[Any, ...], list[Row]] = {}
         self._scripts: defaultdict[str, deque[Answer]] = defaultdict(deque)
         self.app = Starlette(
@@ -129,6 +136,7 @@ class Envoy:
             async with http.form() as parts:
                 form = {name: value for name, value in parts.items() if isinstance(value, str)}
         scripted = await self._record(http, form)
+        self.before_token()
         if scripted is None:
             return self._grant(http, form)
         if scripted.effect:
@@ -195,7 +203,7 @@ class Envoy:
         listing = LISTINGS.get(http.path_params["name"])
         if listing is None:
             return JSONResponse({"message": "Not found"}, 404)
-        if refusal := self._refuse(http, listing.scopes):
+        if refusal := self._refuse(http, listing.scopes) or self._hold_back():
             return refusal
         rows = self.rows[http.path_params["name"].replace("-", "_")]
         try:
@@ -219,6 +227,18 @@ class Envoy:
         if needed <= granted:
             return None
         return JSONResponse({"message": "Forbidden"}, 403)
+
+    def _hold_back(self) -> Response | None:
+        """Refuse what is too much, as a leaky bucket does that holds a second's worth."""
+        if self.limit is None:
+            return None
+        now = time.monotonic()
+        self._bucket = max(0.0, self._bucket - (now - self._leaked) * self.limit)
+        self._leaked = now
+        if self._bucket + 1 > self.limit:
+            return JSONResponse({"message": "Too many requests"}, 429)
+        self._bucket += 1
+        return None
 
     def _page(
         self, listing: Listing, rows: list[dict[str, Any]], query: dict[str, str]
