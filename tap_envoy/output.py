@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+MOST_HELD_BACK = 1 << 16
+"""Bytes that are written at once: a system call for each row is what costs the most."""
+
+
 class StoppedError(SystemExit):
     """A signal asked the run to stop; its code is the one that shells give to that."""
 
@@ -53,6 +57,7 @@ class LineWriter(MsgSpecWriter):
         """
         super().__init__()
         self._check = check
+        self._lines = bytearray()
 
     @override
     def write_message(self, message: Message) -> None:
@@ -64,11 +69,8 @@ class LineWriter(MsgSpecWriter):
         is_record = isinstance(message, RecordMessage)
         if is_record:
             self._check()
-        try:
-            sys.stdout.buffer.write(self.format_message(message))
-        except OSError as error:
-            raise _gone(error) from None
-        if not is_record:
+        self._lines += self.format_message(message)
+        if not is_record or len(self._lines) > MOST_HELD_BACK:
             self.flush()
 
     def flush(self) -> None:
@@ -77,7 +79,11 @@ class LineWriter(MsgSpecWriter):
         Raises:
             RunEndedError: If nobody can read it.
         """
+        lines, self._lines = memoryview(self._lines), bytearray()
         try:
+            while lines:
+                # Without a buffer of Python's own (PYTHONUNBUFFERED) it may take but a part.
+                lines = lines[sys.stdout.buffer.write(lines) or 0 :]
             sys.stdout.flush()
         except OSError as error:
             raise _gone(error) from None

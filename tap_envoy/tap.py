@@ -154,6 +154,7 @@ class TapEnvoy(Tap):
             cls.logger.warning("Stopped by a signal; run again to go on from the last STATE.")
             raise
         finally:
+            tap.writer.flush()
             tap.sum_up()
         if tap.incomplete:
             sys.exit(1)
