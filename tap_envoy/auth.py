@@ -46,6 +46,10 @@ class ClientApiKey(APIKeyAuthenticator):
         super().__init__(key="X-Api-Key", value=api_key, location="header")
         self.secrets = {api_key}
 
+    def introduce(self) -> str:
+        """Return a sentence that says who we are."""
+        return "Signing in with the Client API Key (`api_key`)."
+
     def renew(self, _refused: requests.PreparedRequest) -> bool:
         """Tell whether a refused request may be sent again: a refused key stays refused."""
         return False
@@ -96,6 +100,7 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         self._renew_at = 0.0
         self._refused: str | None = None
         self._shut: RunEndedError | None = None
+        self.company_id: str | None = None
         self.refresh_token = refresh_token
         # A refresh token from the settings does not tell its age: it is tried.
         self._refresh_until: float | None = None
@@ -120,6 +125,16 @@ class EnvoyAuthenticator(OAuthAuthenticator):
                     raise self._shut from error
             request.headers["Authorization"] = f"Bearer {self.access_token}"
         return request
+
+    def introduce(self) -> str:
+        """Log in, and return a sentence that says who we are.
+
+        Raises:
+            EnvoyError: If no token is to be had.
+        """
+        with self._lock:
+            self.update_access_token()
+        return f"Signed in to company {self.company_id}." if self.company_id else "Signed in."
 
     def renew(self, refused: requests.PreparedRequest) -> bool:
         """Drop the token that `refused` carried, unless another thread has done so already."""
@@ -236,6 +251,8 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         self.expires_in = int(lifetime)
         self.last_refreshed = now
         self._renew_at = now.timestamp() + lifetime - min(LEEWAY, lifetime / 10)
+        company = answer.get("company_id")
+        self.company_id = company if isinstance(company, str) and company.isalnum() else None
         refresh_token = answer.get("refresh_token")
         if isinstance(refresh_token, str) and refresh_token:
             self.refresh_token = refresh_token

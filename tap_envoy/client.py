@@ -6,6 +6,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from http import HTTPStatus
+from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from singer_sdk import RESTStream
@@ -23,6 +24,7 @@ from tap_envoy.errors import (
     REQUEST_ERRORS,
     EnvoyError,
     RunEndedError,
+    ScopeMissingError,
     TransientError,
     decoded,
     may_pass,
@@ -31,6 +33,7 @@ from tap_envoy.errors import (
 )
 from tap_envoy.pages import ListReader, Page
 from tap_envoy.records import WITHHELD, Shape, utc, without_secrets
+from tap_envoy.report import Tally
 from tap_envoy.slices import DEPTH, Cut, Period, Slice, Uncut
 
 if TYPE_CHECKING:
@@ -83,7 +86,7 @@ class EnvoyStream(RESTStream[int]):
     @property
     @override
     def timeout(self) -> int:
-        return cast("int", self.config["request_timeout"])
+        return self._tap.timeout
 
     @override
     def log(self, message: str, *args: Any, level: int = logging.INFO, **kwargs: Any) -> None:
@@ -105,6 +108,7 @@ class EnvoyStream(RESTStream[int]):
         Raises:
             EnvoyError: If the list cannot be read to its end.
         """
+        _ = self.tally  # from here on
         shape = Shape(self.effective_schema, listed=self.schema["properties"])
         reader = ListReader(
             self.cut,
@@ -120,6 +124,7 @@ class EnvoyStream(RESTStream[int]):
                     requests_made.increment()
                     yield from progress.rows
                     self._advance(progress.bookmark)
+                    self.tally.count_rows(len(progress.rows), progress.total)
         except EnvoyError as error:
             raise type(error)(f"{self.name}: {error}") from error
         finally:
@@ -231,15 +236,32 @@ class EnvoyStream(RESTStream[int]):
             "perPage": self.config["page_size"],
         }
 
+        asked = count()
+
         def ask() -> Page:
             if not is_wanted():
                 raise EnvoyError("The list is not read any further.")
+            self.tally.count_request(again=next(asked) > 0)
             return self._ask(query)
 
         page = self._tap.patience.call(ask, self.logger)
         for record in page.records:
             shape.fit(record)
         return page
+
+    def peek(self) -> Page:
+        """Ask for one row, once.
+
+        Raises:
+            EnvoyError: If the list cannot be read.
+            TransientError: If that may pass.
+        """
+        return self._ask({**self.query, "page": 1, "perPage": 1})
+
+    @cached_property
+    def tally(self) -> Tally:
+        """What the stream takes, counted from the first look at it."""
+        return Tally(self.name, self.logger, interval=self._tap.progress_interval)
 
     def _ask(self, query: Mapping[str, Any]) -> Page:
         """Ask once; and once more with another token if the first is refused."""
@@ -284,7 +306,7 @@ class EnvoyStream(RESTStream[int]):
             )
         if status == HTTPStatus.FORBIDDEN:
             names = " and ".join(f"`{scope}`" for scope in self.scopes)
-            return EnvoyError(
+            return ScopeMissingError(
                 f"Envoy refused the list (HTTP {status}){said}; give the integration the scope "
                 f"{names} in Envoy's Dev Dashboard, and name it in `scopes` if you set that."
             )

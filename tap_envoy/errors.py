@@ -35,6 +35,10 @@ class RunEndedError(EnvoyError):
     """There is no use in asking for other lists either: the way in, or the way there, is shut."""
 
 
+class ScopeMissingError(EnvoyError):
+    """Envoy forbids a list to who we are."""
+
+
 class TransientError(RetriableAPIError):
     """Asking again may help.
 

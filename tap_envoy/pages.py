@@ -48,7 +48,7 @@ class Progress:
     Attributes:
         rows: Rows to be emitted, none of them for the second time.
         bookmark: The time up to which all has been emitted once these rows are, if that moved.
-        total: How many rows the slice has, if the API said so.
+        total: How many rows the list has in all, if that is known.
     """
 
     rows: Rows
@@ -175,6 +175,7 @@ class ListReader:
         self._before: frozenset[str] | set[str] = frozenset()
         self._newest: str | None = None
         self._resumable = True
+        self._emitted = 0
 
     def read(self) -> Iterator[Progress]:
         """Yield what comes, page by page, in order.
@@ -192,13 +193,13 @@ class ListReader:
                 reading.take(page)
                 rows = self._new_rows(reading, page)
                 if not reading.ended and reading.taken == reading.last:
-                    yield Progress(rows, self._bookmark(reading), page.total)
+                    yield Progress(rows, self._bookmark(reading), self._total(page))
                     self._cut_up(reading)
                     continue
                 if reading.ended:
                     self._before = reading.ids
                     self._readings.popleft()
-                yield Progress(rows, self._bookmark(reading), page.total)
+                yield Progress(rows, self._bookmark(reading), self._total(page))
         if not self._resumable and self._newest:
             yield Progress([], self._newest, None)
 
@@ -241,6 +242,7 @@ class ListReader:
         rest = self._cut.rest(reading.part, seen, frozenset(reading.ids))
         if self._cut.in_order:
             self._before = reading.ids
+            self._emitted += len(reading.ids)
         self._readings.popleft()
         readings = [Reading(part, self._page_size, self._last) for part in rest]
         self._readings.extendleft(reversed(readings))
@@ -259,6 +261,12 @@ class ListReader:
             reading.ids.add(key)
             rows.append(row)
         return rows
+
+    def _total(self, page: Page) -> int | None:
+        """Return how many rows there are in all, where a slice is all there is to come."""
+        if page.total is None or self._cut.cut_ahead:
+            return None
+        return self._emitted + page.total
 
     def _bookmark(self, reading: Reading) -> str | None:
         """Return the time up to which all is out, once a page of `reading` is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from copy import deepcopy
@@ -10,14 +11,16 @@ from dataclasses import replace
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
+import click
 import requests
 from dotenv import find_dotenv, load_dotenv
 from singer_sdk import Tap
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
+from singer_sdk.tap_base import CliTestOptionValue
 from typing_extensions import override
 
-from tap_envoy import settings
+from tap_envoy import connection, report, settings
 from tap_envoy.auth import ClientApiKey, EnvoyAuthenticator
 from tap_envoy.client import EnvoyStream
 from tap_envoy.errors import EnvoyError
@@ -29,7 +32,7 @@ from tap_envoy.streams import STREAMS
 from tap_envoy.token_cache import TokenCache
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from types import FrameType
 
 TOKEN_TRIES = 5
@@ -73,6 +76,8 @@ class TapEnvoy(Tap):
     ]
     retry: ClassVar[Retry] = Retry()
     """How a fault that may pass is waited out."""
+    progress_interval: ClassVar[float] = report.INTERVAL
+    """Seconds between two lines that say how far a stream is."""
 
     def __init__(
         self,
@@ -141,8 +146,7 @@ class TapEnvoy(Tap):
         super(Tap, cls).invoke(**about)
         cls.print_version(print_fn=cls.logger.info)
         tap = cls(
-            config=config.config if config else {},
-            parse_env_config=bool(config) and config.parse_env,
+            **_given(config),
             state=_json_object("--state", state),
             catalog=_json_object("--catalog", catalog),
         )
@@ -158,6 +162,28 @@ class TapEnvoy(Tap):
             tap.sum_up()
         if tap.incomplete:
             sys.exit(1)
+
+    @classmethod
+    @override
+    def get_singer_command(cls) -> click.Command:
+        command = super().get_singer_command()
+        for option in command.params:
+            # The catalogue says what `--test` has to test, wherever it stands in the line.
+            option.is_eager = option.is_eager or option.name == "catalog"
+        return command
+
+    @classmethod
+    @override
+    def cb_test(cls, ctx: click.Context, param: click.Option, value: str) -> None:
+        """Print what can be read, for a person; the SDK's own test prints records."""
+        if value != CliTestOptionValue.All.value:
+            super().cb_test(ctx, param, value)
+            return
+        catalog = _json_object("--catalog", ctx.params.get("catalog"))
+        tap = cls(**_given(ctx.params.get("config")), catalog=catalog)
+        lines, is_good = connection.run(tap, selected_only=catalog is not None)
+        click.echo("\n".join(lines))
+        ctx.exit(0 if is_good else 1)
 
     @override
     def _handle_termination(self, signum: int, frame: FrameType | None) -> None:
@@ -195,18 +221,27 @@ class TapEnvoy(Tap):
     @property
     def selection(self) -> list[EnvoyStream]:
         """The streams that the user wants."""
-        streams = self.streams.values()
-        return [s for s in streams if isinstance(s, EnvoyStream) and s.selected]
+        return [stream for stream in self.on_offer if stream.selected]
 
     @property
     def incomplete(self) -> list[str]:
         """Names of the selected streams that have not been read to their end."""
         return [stream.name for stream in self.selection if not stream.is_complete]
 
+    @property
+    def on_offer(self) -> list[EnvoyStream]:
+        """All streams."""
+        return [stream for stream in self.streams.values() if isinstance(stream, EnvoyStream)]
+
     def sum_up(self) -> None:
-        """Say how the run ended."""
-        if names := ", ".join(self.incomplete):
-            self.logger.warning("Incomplete: %s. What came of them is kept; run again.", names)
+        """Say how the run ended: a line for each stream, and the last one for the run."""
+        selection = self.selection
+        for stream in selection:
+            bookmark = stream.stream_state.get("replication_key_value")
+            self.logger.info(stream.tally.sum_up(bookmark, complete=stream.is_complete))
+        tallies = [stream.tally for stream in selection]
+        line = report.sum_up(tallies, self.incomplete, len(selection))
+        self.logger.log(logging.WARNING if self.incomplete else logging.INFO, line)
 
     @override
     def discover_streams(self) -> Sequence[EnvoyStream]:
@@ -232,12 +267,25 @@ class TapEnvoy(Tap):
         return session
 
     @cached_property
+    def timeout(self) -> int:
+        """Seconds to wait for an answer."""
+        return int(self.config["request_timeout"])
+
+    @cached_property
     def authenticator(self) -> ClientApiKey | EnvoyAuthenticator:
-        """Who the run is: by the first of the ways in that the settings complete."""
+        """Who the run is."""
+        return self.authenticator_for(self.selection)
+
+    def authenticator_for(
+        self, streams: Iterable[EnvoyStream]
+    ) -> ClientApiKey | EnvoyAuthenticator:
+        """Return a way to sign in for these streams: the first one that the settings complete."""
         if api_key := self.config.get("api_key"):
             self.logger.info("Signing in with the Client API Key (`api_key`).")
             return ClientApiKey(api_key)
         has_password = all(self.config.get(name) for name in ("username", "password"))
+        # One scope to get refresh tokens, and what the streams need.
+        needed = {scope for stream in streams for scope in stream.scopes}
         return EnvoyAuthenticator(
             token_url=self.config["token_url"],
             client_id=self.config["client_id"],
@@ -245,9 +293,9 @@ class TapEnvoy(Tap):
             username=self.config["username"] if has_password else None,
             password=self.config["password"] if has_password else None,
             refresh_token=self.config.get("refresh_token"),
-            scopes=self.scopes,
+            scopes=tuple(self.config.get("scopes") or ("token.refresh", *sorted(needed))),
             session=self.session,
-            timeout=self.config["request_timeout"],
+            timeout=self.timeout,
             retry=replace(self.patience, tries=min(TOKEN_TRIES, self.patience.tries)),
             token_cache=self._token_cache,
         )
@@ -261,13 +309,10 @@ class TapEnvoy(Tap):
         owner = (self.config["token_url"], self.config["client_id"], user)
         return TokenCache(path, *owner, logger=self.logger)
 
-    @property
-    def scopes(self) -> tuple[str, ...]:
-        """Scopes to log in with: one to get refresh tokens, and what the selection needs."""
-        if chosen := self.config.get("scopes"):
-            return tuple(chosen)
-        needed = {scope for stream in self.selection for scope in stream.scopes}
-        return ("token.refresh", *sorted(needed))
+
+def _given(config: Any) -> dict[str, Any]:
+    """Return what `--config` says as arguments of the tap."""
+    return {"config": config.config, "parse_env_config": config.parse_env} if config else {}
 
 
 def _json_object(option: str, file: IO[str] | None) -> dict[str, Any] | None:

@@ -6,9 +6,6 @@ import sys
 
 import requests
 
-COLUMNS = ("locations", "createdAtAfter", "createdAt")
-DEPTH = 100
-
 
 def main() -> None:
     stream = os.environ.get("BENCHMARK_STREAM", "locations")
