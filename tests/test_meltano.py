@@ -1,17 +1,31 @@
 """`meltano run`, end to end, in a project like this one, into real targets."""
 
+from __future__ import annotations
+
 import json
+import re
 import shutil
+import subprocess
 import sys
+import time
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import duckdb
+import psutil
 import pytest
+import yaml
 
+from tap_envoy.records import utc
 from tests.program import HERE, Run, clean_environment, run
 from tests.sandbox import Envoy, serve
+from tests.sandbox.data import entries
 from tests.sandbox.server import environment
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 MELTANO = Path(sys.executable).with_name("meltano")
 
@@ -104,3 +118,121 @@ def test_all_nine_streams_come_whole_into_a_warehouse(project: Path, envoy: Envo
         for stream, rows in envoy.rows.items():
             table = database.sql(f"SELECT count(*), count(DISTINCT id) FROM envoy.{stream}")  # noqa: S608
             assert table.fetchall() == [(len(rows), len(rows))], stream
+
+
+# State, selection, maps
+
+
+@pytest.fixture
+def meltano(project: Path, meltano_run: Run) -> Iterator[Meltano]:
+    """A project in which all is installed, with an Envoy of its own."""
+    assert meltano_run.code == 0
+    envoy = Envoy()
+    with serve(envoy) as address:
+        variables = environment(envoy, address) | {
+            "VIRTUAL_ENV": "",
+            "TAP_ENVOY__SELECT": '["entries.*"]',
+            "TAP_ENVOY_REQUESTS_PER_SECOND": "100",
+        }
+        yield Meltano(project, envoy, clean_environment(**variables))
+
+
+@dataclass(frozen=True)
+class Meltano:
+    project: Path
+    envoy: Envoy
+    environment: dict[str, str]
+
+    def __call__(self, *arguments: str, **variables: str) -> Run:
+        environment = {k: v for k, v in (self.environment | variables).items() if v}
+        return run([str(MELTANO), *arguments], environment=environment, cwd=self.project)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return what is in the files of entries, which are removed."""
+        rows = []
+        for path in sorted((self.project / "output").glob("entries*.jsonl")):
+            rows += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            path.unlink()
+        return rows
+
+
+RUN = ("run", "--state-id-suffix")
+
+
+def test_state_is_kept_between_two_runs(meltano: Meltano) -> None:
+    assert meltano(*RUN, "kept", "tap-envoy", "target-jsonl").code == 0
+    assert len(meltano.rows()) == 320
+    last = meltano.envoy.rows["entries"][-1]
+    meltano.envoy.rows["entries"].append({**last, "id": "v-new"})
+    meltano.envoy.requests.clear()
+    assert meltano(*RUN, "kept", "tap-envoy", "target-jsonl").code == 0
+    rows = meltano.rows()
+    assert len(rows) == 7 * 24 + 2
+    assert rows[-1]["id"] == "v-new"
+    since = datetime.fromisoformat(last["signedInAt"]) - timedelta(days=7, milliseconds=1)
+    assert meltano.envoy.requests[0].query["signedInAtAfter"] == utc(since)
+
+
+def test_an_interrupted_run_is_resumed(meltano: Meltano) -> None:
+    meltano.envoy.rows["entries"] = entries(9000)
+    command = [str(MELTANO), *RUN, "broken", "tap-envoy", "target-jsonl"]
+    slow = meltano.environment | {"TAP_ENVOY_REQUESTS_PER_SECOND": "10"}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(
+        command, env=slow, cwd=meltano.project, stdout=pipe, stderr=pipe
+    ) as process:
+        deadline = time.monotonic() + 60
+        while len(meltano.envoy.requests) < 30:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        children = psutil.Process(process.pid).children(recursive=True)
+        (tap,) = [child for child in children if "bin/tap-envoy" in " ".join(child.cmdline())]
+        tap.terminate()
+        process.communicate(timeout=60)
+    assert process.returncode != 0
+    came = {row["id"] for row in meltano.rows()}
+    assert 1000 < len(came) < 9000
+    done = meltano(*RUN, "broken", "tap-envoy", "target-jsonl")
+    assert done.code == 0, done.err
+    again = meltano.rows()
+    assert came | {row["id"] for row in again} == {r["id"] for r in meltano.envoy.rows["entries"]}
+    assert len(again) < 9000 - len(came) + 500
+
+
+def test_the_connection_is_tested_through_meltano(meltano: Meltano) -> None:
+    done = meltano("invoke", "tap-envoy", "--test")
+    assert done.code == 0, done.err
+    assert "ok         entries: 320 rows" in done.out
+    assert "1 of 1 streams can be read." in done.out
+
+
+def test_streams_are_selected_by_meltano(meltano: Meltano) -> None:
+    before = (meltano.project / "meltano.yml").read_text()
+    try:
+        assert meltano("select", "tap-envoy", "spaces", "name", TAP_ENVOY__SELECT="").code == 0
+        listed = meltano("select", "tap-envoy", "--list", TAP_ENVOY__SELECT="")
+    finally:
+        (meltano.project / "meltano.yml").write_text(before)
+    assert "spaces.name" in listed.out
+    assert "locations.name" in listed.out
+    assert "entries.name" not in listed.out
+
+
+def test_the_recipe_of_the_readme_hashes_addresses(meltano: Meltano) -> None:
+    readme = (HERE / "README.md").read_text(encoding="utf-8")
+    (recipe,) = re.findall(r"```yaml\n(stream_maps:\n.*?)```", readme, flags=re.DOTALL)
+    maps = yaml.safe_load(recipe)
+    done = meltano(
+        *RUN,
+        "maps",
+        "tap-envoy",
+        "target-jsonl",
+        TAP_ENVOY_STREAM_MAPS=json.dumps(maps["stream_maps"]),
+        TAP_ENVOY_STREAM_MAP_CONFIG=json.dumps(maps["stream_map_config"]),
+    )
+    assert done.code == 0, done.err
+    rows = {row["id"]: row for row in meltano.rows()}
+    assert rows["v-0"]["email"] is None
+    assert re.fullmatch("[0-9a-f]{64}", rows["v-1"]["email"])
+    assert "fullName" not in rows["v-1"]
+    assert "visitor1@" not in json.dumps(rows)
