@@ -16,22 +16,18 @@ from singer_sdk.mapper import SameRecordTransform
 from singer_sdk.singerlib import RecordMessage
 from singer_sdk.singerlib.catalog import REPLICATION_INCREMENTAL
 from typing_extensions import override
-from urllib3 import Retry as RetryAfter
-from urllib3.exceptions import InvalidHeader
 
+from tap_envoy.answers import page_of, refusal_of, status_of
 from tap_envoy.errors import (
     MESSAGE_KEYS,
     REQUEST_ERRORS,
     EnvoyError,
     RunEndedError,
-    ScopeMissingError,
-    TransientError,
     decoded,
-    may_pass,
     out_of_reach,
     quote,
 )
-from tap_envoy.pages import ListReader, Page
+from tap_envoy.reader import ListReader
 from tap_envoy.records import WITHHELD, Shape, utc, without_secrets
 from tap_envoy.report import Tally
 from tap_envoy.slices import DEPTH, Cut, Period, Slice, Uncut
@@ -42,7 +38,9 @@ if TYPE_CHECKING:
     import requests
 
     from tap_envoy.auth import ClientApiKey, EnvoyAuthenticator
-    from tap_envoy.tap import EnvoySession, TapEnvoy
+    from tap_envoy.pages import Page
+    from tap_envoy.session import EnvoySession
+    from tap_envoy.tap import TapEnvoy
 
 
 class EnvoyStream(RESTStream[int]):
@@ -267,20 +265,22 @@ class EnvoyStream(RESTStream[int]):
         """Ask once; and once more with another token if the first is refused."""
         response = self._send(query)
         payload = decoded(response)
-        status = _status(response, payload)
+        status = status_of(response, payload)
         if status == HTTPStatus.UNAUTHORIZED and self.authenticator.renew(response.request):
             self.logger.warning("Envoy refused the access token; getting another one.")
             response = self._send(query)
             payload = decoded(response)
-            status = _status(response, payload)
+            status = status_of(response, payload)
         self.logger.debug("GET %s %s: HTTP %d", self.path, dict(query), status)
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             body = response.content.decode("utf-8", "replace") if payload is None else payload
             said = quote(body, MESSAGE_KEYS, self.authenticator.secrets)
-            raise self._refusal(status, response, said)
+            raise refusal_of(
+                status, response, said, scopes=self.scopes, advice=self.authenticator.advice
+            )
         if any(name.encode() in response.content for name in WITHHELD):
             payload = without_secrets(payload)
-        return _page(payload, query["page"])
+        return page_of(payload, query["page"])
 
     def _send(self, query: Mapping[str, Any]) -> requests.Response:
         try:
@@ -293,69 +293,3 @@ class EnvoyStream(RESTStream[int]):
             )
         except REQUEST_ERRORS as error:
             raise out_of_reach(error, where="Envoy (`api_url`)", timeout=self.timeout) from None
-
-    def _refusal(
-        self, status: int, response: requests.Response, said: str
-    ) -> EnvoyError | TransientError:
-        """Tell what a status other than 2xx means, and what to do about it."""
-        if may_pass(status):
-            return TransientError(f"Envoy answered HTTP {status}{said}.", wait=_wait(response))
-        if status == HTTPStatus.UNAUTHORIZED:
-            return RunEndedError(
-                f"Envoy refused the credentials (HTTP {status}){said}; {self.authenticator.advice}."
-            )
-        if status == HTTPStatus.FORBIDDEN:
-            names = " and ".join(f"`{scope}`" for scope in self.scopes)
-            return ScopeMissingError(
-                f"Envoy refused the list (HTTP {status}){said}; give the integration the scope "
-                f"{names} in Envoy's Dev Dashboard, and name it in `scopes` if you set that."
-            )
-        if status == HTTPStatus.NOT_FOUND:
-            return EnvoyError(f"Envoy has no such list (HTTP {status}){said}; check `api_url`.")
-        if status < HTTPStatus.BAD_REQUEST:
-            return EnvoyError(
-                f"Envoy answered with a redirect (HTTP {status}), which is not followed, so that "
-                "credentials go nowhere else; check `api_url`."
-            )
-        return EnvoyError(f"Envoy refused the request (HTTP {status}){said}.")
-
-
-def _status(response: requests.Response, payload: Any) -> int:
-    """Return the status of an answer: a refusal may come as 200 with the status in the body."""
-    said = _number(payload.get("status")) if response.ok and isinstance(payload, dict) else None
-    refused = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
-    return said if said is not None and said in refused else response.status_code
-
-
-def _page(payload: Any, number: int) -> Page:
-    """Check a successful answer and return it as a page; what is odd is never an empty list."""
-    if payload is None:
-        raise TransientError(f"Envoy answered page {number} with something that is not JSON.")
-    data = payload.get("data") if isinstance(payload, dict) else None
-    if not isinstance(data, list):
-        raise EnvoyError(f"Envoy answered page {number} without a list of rows (`data`).")
-    for record in data:
-        if not isinstance(record, dict):
-            raise EnvoyError(f"Envoy sent something on page {number} that is no row.")
-        if not isinstance(record.get("id"), str) or not record["id"]:
-            raise EnvoyError(f"Envoy sent a row without `id` on page {number}.")
-    meta = payload.get("meta")
-    if not isinstance(meta, dict):
-        meta = {}
-    return Page(data, _number(meta.get("total")), _number(meta.get("perPage")) or None)
-
-
-def _number(value: Any) -> int | None:
-    is_number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
-    return value if is_number else None
-
-
-def _wait(response: requests.Response) -> float | None:
-    """Return the seconds of a `Retry-After`, which may also be a date; None without one."""
-    header = response.headers.get("Retry-After")
-    if header is None:
-        return None
-    try:
-        return RetryAfter().parse_retry_after(header)
-    except (InvalidHeader, OverflowError, ValueError):
-        return None

@@ -1,24 +1,17 @@
-"""Which pages of which slice to ask for, in which order, and when to stop; reading ahead."""
+"""Which pages of a slice to ask for next, and when to stop."""
 
 from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
-from datetime import datetime
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from tap_envoy.ahead import Workers
 from tap_envoy.errors import EnvoyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
-    from tap_envoy.slices import Cut, Period, Slice
-
-AHEAD = 8
-"""Requests under way at most: enough to keep the pace of ten a second up to 800 ms an answer."""
+    from tap_envoy.slices import Slice
 
 SHORT = 4
 """Pages of a list so short that reading ahead is not worth a request that may be in vain."""
@@ -39,21 +32,6 @@ class Page:
     records: Rows
     total: int | None = None
     size: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """What became known with a page.
-
-    Attributes:
-        rows: Rows to be emitted, none of them for the second time.
-        bookmark: The time up to which all has been emitted once these rows are, if that moved.
-        total: How many rows the list has in all, if that is known.
-    """
-
-    rows: Rows
-    bookmark: str | None
-    total: int | None
 
 
 @dataclass(slots=True)
@@ -135,144 +113,3 @@ class Reading:
             self.ended = not count or (sure and count < self._full)
             # Nobody knows how many there are: a tenth of what came is risked in vain.
             self._known = self.taken + 1 + self.taken // 10
-
-
-class ListReader:
-    """Reads a list, slice by slice, page by page, a few requests ahead of who takes its rows."""
-
-    def __init__(  # noqa: PLR0913  # what a test turns comes after what a run needs
-        self,
-        cut: Cut,
-        period: Period,
-        fetch: Callable[[Slice, int, Callable[[], bool]], Page],
-        *,
-        page_size: int,
-        depth: int,
-        check: Callable[[], None] = lambda: None,
-        ahead: int = AHEAD,
-    ) -> None:
-        """Make ready to read; nothing is asked yet.
-
-        Args:
-            cut: How the list is cut into slices.
-            period: What is to be read.
-            fetch: Gets the page of a number (from 1) of a slice, while its third argument says
-                that it is still wanted; called from several threads.
-            page_size: How many rows each page is asked to have.
-            depth: How deep Envoy lets anyone look: page × perPage must not exceed it.
-            check: Called now and then while an answer is awaited; may raise, to stop.
-            ahead: How many requests may be under way at once.
-        """
-        self._cut = cut
-        self._slices = cut.slices(period)
-        self._fetch = fetch
-        self._page_size = page_size
-        self._last = depth // page_size
-        self._depth = depth
-        self._check = check
-        self._ahead = ahead
-        self._readings: deque[Reading] = deque()
-        self._before: frozenset[str] | set[str] = frozenset()
-        self._newest: str | None = None
-        self._resumable = True
-        self._emitted = 0
-
-    def read(self) -> Iterator[Progress]:
-        """Yield what comes, page by page, in order.
-
-        Raises:
-            EnvoyError: If the list cannot be read to its end.
-        """
-        with Workers[Page](self._ahead) as workers:
-            while self._ask(workers):
-                reading = self._readings[0]
-                page = workers.result(reading.answers.popleft(), self._check)
-                if self._is_too_deep(page):
-                    self._cut_up(reading)
-                    continue
-                reading.take(page)
-                rows = self._new_rows(reading, page)
-                if not reading.ended and reading.taken == reading.last:
-                    yield Progress(rows, self._bookmark(reading), self._total(page))
-                    self._cut_up(reading)
-                    continue
-                if reading.ended:
-                    self._before = reading.ids
-                    self._readings.popleft()
-                yield Progress(rows, self._bookmark(reading), self._total(page))
-        if not self._resumable and self._newest:
-            yield Progress([], self._newest, None)
-
-    def _ask(self, workers: Workers[Page]) -> bool:
-        """Ask for as much as may be under way at once; returns whether anything is."""
-        while sum(len(reading.answers) for reading in self._readings) < self._ahead:
-            asking = self._next()
-            if asking is None:
-                break
-            reading, number = asking
-            fetch = partial(self._fetch, reading.part, number, workers.is_open)
-            reading.answers.append(workers.submit(fetch))
-        return bool(self._readings)
-
-    def _next(self) -> tuple[Reading, int] | None:
-        """Return the page to ask for next, of the slice that is emitted first, if any is known."""
-        for reading in self._readings:
-            if (number := reading.next()) is not None:
-                return reading, number
-        part = next(self._slices, None)
-        if part is None:
-            return None
-        self._readings.append(Reading(part, self._page_size, self._last))
-        return self._next()
-
-    def _is_too_deep(self, page: Page) -> bool:
-        """Tell whether a window is better halved before any of it is emitted."""
-        return self._cut.cut_ahead and page.total is not None and page.total > self._depth
-
-    def _cut_up(self, reading: Reading) -> None:
-        """Put what is left of a slice that is too deep in its place."""
-        if self._cut.in_order and not reading.sorted:
-            raise EnvoyError(
-                f"The list has more than {len(reading.ids)} rows, and Envoy did not send them in "
-                f"the order of `{self._cut.by}`, so the rest is out of reach; report this to Envoy."
-            )
-        seen = None
-        if reading.oldest and reading.newest:
-            seen = datetime.fromisoformat(reading.oldest), datetime.fromisoformat(reading.newest)
-        rest = self._cut.rest(reading.part, seen, frozenset(reading.ids))
-        if self._cut.in_order:
-            self._before = reading.ids
-            self._emitted += len(reading.ids)
-        self._readings.popleft()
-        readings = [Reading(part, self._page_size, self._last) for part in rest]
-        self._readings.extendleft(reversed(readings))
-
-    def _new_rows(self, reading: Reading, page: Page) -> Rows:
-        """Return the rows that have not been emitted yet, and note their times."""
-        by = self._cut.by
-        rows = []
-        for row in page.records:
-            key = row["id"]
-            if by is not None and (time := row.get(by)) is not None:
-                reading.note(time)
-            if key in reading.ids or key in self._before or key in reading.part.told:
-                reading.ids.add(key)
-                continue
-            reading.ids.add(key)
-            rows.append(row)
-        return rows
-
-    def _total(self, page: Page) -> int | None:
-        """Return how many rows there are in all, where a slice is all there is to come."""
-        if page.total is None or self._cut.cut_ahead:
-            return None
-        return self._emitted + page.total
-
-    def _bookmark(self, reading: Reading) -> str | None:
-        """Return the time up to which all is out, once a page of `reading` is."""
-        if self._cut.in_order or reading.ended:
-            self._newest = max(filter(None, (self._newest, reading.newest)), default=None)
-        if not self._cut.in_order:
-            return self._newest if reading.ended else None
-        self._resumable = self._resumable and reading.sorted
-        return self._newest if self._resumable else None

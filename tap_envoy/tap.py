@@ -12,7 +12,6 @@ from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import click
-import requests
 from dotenv import find_dotenv, load_dotenv
 from singer_sdk import Tap
 from singer_sdk.exceptions import ConfigValidationError
@@ -28,6 +27,7 @@ from tap_envoy.output import LineWriter, Stop, StoppedError
 from tap_envoy.pace import Pace
 from tap_envoy.records import canonical_time
 from tap_envoy.retry import Retry
+from tap_envoy.session import EnvoySession
 from tap_envoy.streams import STREAMS
 from tap_envoy.token_cache import TokenCache
 
@@ -37,24 +37,6 @@ if TYPE_CHECKING:
 
 TOKEN_TRIES = 5
 """How often the token address is asked: nothing can be read until it answers."""
-
-
-class EnvoySession(requests.Session):
-    """A session that keeps one pace, and follows no redirect, nor looks at its target."""
-
-    def __init__(self, pace: Pace) -> None:
-        super().__init__()
-        self.pace = pace
-
-    @override
-    def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Send a request when it is its turn."""
-        self.pace.wait()
-        return super().send(request, **kwargs)
-
-    @override
-    def get_redirect_target(self, resp: requests.Response) -> None:
-        """Tell that there is none: credentials never go to another host."""
 
 
 class TapEnvoy(Tap):
