@@ -209,7 +209,7 @@ class EnvoyStream(RESTStream[int]):
         if shape.unlisted:
             self.logger.warning(
                 "Envoy sends keys for %s that this version of the tap does not know, and which "
-                "were left out: %s.",
+                "were left out: %s. Report their names to the maintainers of the tap.",
                 self.name,
                 ", ".join(sorted(shape.unlisted)),
             )

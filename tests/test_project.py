@@ -94,6 +94,18 @@ def test_the_readme_has_the_test_command_that_ci_runs() -> None:
     assert f"\n{command.replace('install', 'install --quiet')}\n" in (HERE / ".ci/run").read_text()
 
 
+def test_the_readme_tells_of_each_file_of_the_tap() -> None:
+    files = {path.name for path in (HERE / "tap_envoy").glob("*.py")}
+    assert set(table("How it works")) == files - {"__init__.py", "__main__.py"}
+
+
+def test_the_stream_that_the_readme_shows_is_the_one_of_the_code() -> None:
+    shown = README.split("`spaces` is this:\n\n```python\n")[1].split("```")[0]
+    code = (HERE / "tap_envoy/streams.py").read_text(encoding="utf-8")
+    documented = code.replace('    """Desks and other spaces that can be booked."""\n\n', "")
+    assert shown in documented
+
+
 def test_the_messages_of_the_troubleshooting_are_in_the_code() -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in (HERE / "tap_envoy").glob("*.py"))
     code = re.sub(r'"\s*\n\s*f?"', "", code).replace("{grant}", "password")

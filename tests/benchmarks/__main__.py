@@ -4,6 +4,7 @@ Prints a table of ratios to the hand-written loop. Each contender runs in an env
 made once in `.benchmarks/`. Rows are counted and must be equal, so no figure is for less work.
 """
 
+import http.client
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -140,8 +141,10 @@ def msdk_settings(address: str) -> dict[str, object]:
         "api_url": address,
         "pagination_request_style": "page_number_paginator",
         "pagination_response_style": "page",
+        "pagination_initial_offset": 1,
         "pagination_page_size": 100,
         "pagination_limit_per_page_param": "perPage",
+        "next_page_token_path": "$.meta.more",
         "streams": [
             {
                 "name": "locations",
@@ -179,6 +182,44 @@ def compare(rows: int, latency: float) -> None:
         say(f"\n1.00 is {base.cpu:.2f} s of processor time and {base.wall:.2f} s in all.")
 
 
+def limit_of_the_server() -> None:
+    """Print what the server gives to a client that does not even look at the pages."""
+    with serving(100_000, 0) as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port)
+        began = time.perf_counter()
+        for page in range(1, 1001):
+            connection.request("GET", f"/v1/locations?page={page}&perPage=100")
+            connection.getresponse().read()
+        rate = 1000 / (time.perf_counter() - began)
+    say(f"\nThe server's own limit: {rate:,.0f} pages a second, {rate * 100:,.0f} rows.")
+
+
+def entries() -> None:
+    """Print what entries with a bookmark take, beside the hand-written loop."""
+    loop, tap = CONTENDERS[:2]
+    program = (str(environment_of(tap) / "tap-envoy"),)
+    discovered = subprocess.run([*program, "--discover"], capture_output=True, check=True)
+    catalog = json.loads(discovered.stdout)
+    for stream in catalog["streams"]:
+        for entry in stream["metadata"]:
+            if not entry["breadcrumb"]:
+                entry["metadata"]["selected"] = stream["tap_stream_id"] == "entries"
+    key = {"replication_key": "signedInAt", "replication_key_value": "2019-06-01T00:00:00.000Z"}
+    given = {"catalog": catalog, "state": {"bookmarks": {"entries": key}}}
+    options = []
+    for name, value in given.items():
+        (PLACE / f"{name}.json").write_text(json.dumps(value))
+        options += [f"--{name}", str(PLACE / f"{name}.json")]
+    tap = replace(tap, command=(*tap.command, *options))
+    with serving(100_000, 0) as server:
+        base = measure(loop, server, BENCHMARK_STREAM="entries")
+        run = measure(tap, server, **FAST)
+    assert run.rows == base.rows, run
+    say(
+        f"\n100,000 entries with a bookmark: {run.cpu / base.cpu:.2f} of the loop's processor time."
+    )
+
+
 def pace() -> None:
     """Print how near the tap comes to its pace, with the default settings and 300 ms."""
     with serving(6000, 0.3, 10) as server:
@@ -210,6 +251,8 @@ def main() -> None:
     compare(100_000, 0)
     compare(5_000, 0.05)
     compare(2_000, 0.3)
+    limit_of_the_server()
+    entries()
     pace()
     growth()
 

@@ -45,7 +45,8 @@ def render(rows: list[bytes], first: int, count: int, total: int, number: int) -
         time_of_row = moment(FIRST + timedelta(seconds=n)).encode()
         row = rows[n % SIZE].replace(b"@ID@", b"r%d" % n).replace(b"@TIME@", time_of_row)
         parts.append(row)
-    meta = b'],"meta":{"page":%d,"perPage":%d,"total":%d}}' % (number, SIZE, total)
+    more = b"true" if number * SIZE < total else b"false"  # one of the others asks for it
+    meta = b'],"meta":{"page":%d,"perPage":%d,"total":%d,"more":%s}}' % (number, SIZE, total, more)
     return b'{"data":[' + b",".join(parts) + meta
 
 
