@@ -55,6 +55,7 @@ class Reading:
     newest: str | None = None
     sorted: bool = True
     ended: bool = False
+    total: int | None = None
     _rows: int = 0
     _full: int = 0
     _known: int = 1
@@ -81,6 +82,7 @@ class Reading:
                 "be read to its end; report this to Envoy."
             )
         self._previous = ids
+        self.total = page.total
         self._rows += len(ids)
         if not ids and page.total is not None and self._rows < page.total:
             raise EnvoyError(

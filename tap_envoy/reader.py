@@ -74,7 +74,9 @@ class ListReader:
         self._before: frozenset[str] | set[str] = frozenset()
         self._newest: str | None = None
         self._resumable = True
+        self._before_cut = 0
         self._emitted = 0
+        self._announced = 0
 
     def read(self) -> Iterator[Progress]:
         """Yield what comes, page by page, in order.
@@ -99,6 +101,12 @@ class ListReader:
                     self._before = reading.ids
                     self._readings.popleft()
                 yield Progress(rows, self._bookmark(reading), self._total(page))
+        if self._emitted < self._announced:
+            raise EnvoyError(
+                f"Envoy announced {self._announced} rows, but {self._emitted} came: those without "
+                f"`{self._cut.by}` are out of reach in a list this long, or rows were removed "
+                "meanwhile; run again."
+            )
         if not self._resumable and self._newest:
             yield Progress([], self._newest, None)
 
@@ -141,7 +149,9 @@ class ListReader:
         rest = self._cut.rest(reading.part, seen, frozenset(reading.ids))
         if self._cut.in_order:
             self._before = reading.ids
-            self._emitted += len(reading.ids)
+            if not self._cut.query(reading.part):
+                self._announced = reading.total or 0
+            self._before_cut += len(reading.ids)
         self._readings.popleft()
         readings = [Reading(part, self._page_size, self._last) for part in rest]
         self._readings.extendleft(reversed(readings))
@@ -159,13 +169,14 @@ class ListReader:
                 continue
             reading.ids.add(key)
             rows.append(row)
+        self._emitted += len(rows)
         return rows
 
     def _total(self, page: Page) -> int | None:
         """Return how many rows there are in all, where a slice is all there is to come."""
         if page.total is None or self._cut.cut_ahead:
             return None
-        return self._emitted + page.total
+        return self._before_cut + page.total
 
     def _bookmark(self, reading: Reading) -> str | None:
         """Return the time up to which all is out, once a page of `reading` is."""

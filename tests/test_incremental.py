@@ -255,6 +255,21 @@ def test_deep_locations_are_cut_by_time_too(scene: Scene) -> None:
     assert sorted(ids(read(scene.tap()))) == sorted(ids(scene.envoy.rows["locations"]))
 
 
+def test_rows_that_a_cut_puts_out_of_reach_are_an_error(scene: Scene) -> None:
+    row = scene.envoy.rows["locations"][0]
+    first = datetime(2021, 1, 1, tzinfo=UTC)
+    rows = [
+        {**row, "id": str(n), "createdAt": moment(first + timedelta(minutes=n))}
+        for n in range(10_500)
+    ]
+    for row in rows[100:110]:
+        row["createdAt"] = None  # they sort behind all others, where no filter by time finds them
+    scene.envoy.rows["locations"] = rows
+    run = scene.run()
+    run.failed_with("announced 10500 rows, but 10490 came", "`createdAt`")
+    assert len(run.records()) == 10_490
+
+
 def test_hundreds_of_ties_across_a_cut_come_once(scene: Scene) -> None:
     scene.envoy.rows["entries"] = entries(9_700, minutes=1) + [
         {**row, "id": f"tie-{n}"}
