@@ -7,7 +7,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from singer_sdk.contrib.msgspec import MsgSpecWriter
+from singer_sdk.contrib.msgspec import MsgSpecWriter, encoder
 from singer_sdk.singerlib.encoding.simple import Message, RecordMessage
 from typing_extensions import override
 
@@ -69,7 +69,8 @@ class LineWriter(MsgSpecWriter):
         is_record = isinstance(message, RecordMessage)
         if is_record:
             self._check()
-        self._lines += self.format_message(message)
+        encoder.encode_into(message.to_dict(), self._lines, -1)  # at the end
+        self._lines += b"\n"
         if not is_record or len(self._lines) > MOST_HELD_BACK:
             self.flush()
 

@@ -14,12 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
 Mend = Callable[[Any], Any]
+"""Makes a value fit; None where there is no way."""
 
 WITHHELD = ("secretToken", "registrationURL")
 """Keys, at any depth, that let their holder act on someone's behalf: they never leave the tap."""
-
-ODD = object()
-"""What a value becomes that its schema has no place for."""
 
 
 def utc(moment: datetime) -> str:
@@ -90,11 +88,9 @@ class Shape:
             if fit is None:
                 strange.append(name)
             elif type(value) not in fit[0]:
-                mended = fit[1](value)
-                if mended is ODD:
-                    mended = None
+                row[name] = mended = fit[1](value)
+                if mended is None:
                     self.odd.add(name)
-                row[name] = mended
         if strange and not self._is_open:
             for name in strange:
                 del row[name]
@@ -110,40 +106,36 @@ class Shape:
         if "array" in types:
             return frozenset({type(None)}), partial(_array, *self._fit(definition["items"]))
         if definition.get("format") == "date-time":
-            return frozenset({type(None)}), _time
+            return frozenset({type(None)}), canonical_time
         return next((fit for kind, fit in PLAIN.items() if kind in types), PLAIN["string"])
 
 
 def _object(inner: Shape, value: Any) -> Any:
-    return inner.fit(value) if isinstance(value, dict) else ODD
+    return inner.fit(value) if isinstance(value, dict) else None
 
 
 def _array(items: frozenset[type], mend: Mend, value: Any) -> list[Any]:
     values = value if isinstance(value, list) else [value]
     values = [item if type(item) in items else mend(item) for item in values]
-    return [item for item in values if item is not ODD]
-
-
-def _time(value: Any) -> Any:
-    return canonical_time(value) or ODD
+    return [item for item in values if item is not None]
 
 
 def _boolean(value: Any) -> Any:
     known = {"true": True, "1": True, "false": False, "0": False}
-    return known.get(str(value).lower(), ODD)
+    return known.get(str(value).lower())
 
 
 def _integer(value: Any) -> Any:
     number = _number(value)
-    return int(number) if number is not ODD and number == int(number) else ODD
+    return int(number) if number is not None and number == int(number) else None
 
 
 def _number(value: Any) -> Any:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        return ODD
-    return number if math.isfinite(number) else ODD
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _text(value: Any) -> str:
