@@ -30,7 +30,7 @@ from tap_envoy.errors import (
 from tap_envoy.reader import ListReader
 from tap_envoy.records import WITHHELD, Shape, utc, without_secrets
 from tap_envoy.report import Tally
-from tap_envoy.slices import DEPTH, Cut, Period, Slice, Uncut
+from tap_envoy.slices import DEPTH, Cut, Period, Slice, Uncut, sane_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
@@ -186,11 +186,10 @@ class EnvoyStream(RESTStream[int]):
             return Period(None, now, end)
         starts = []
         if start_date := self.config.get("start_date"):
-            start = datetime.fromisoformat(start_date)
-            starts.append(start if start.tzinfo else start.replace(tzinfo=UTC))
+            starts.append(sane_time(start_date))
         if bookmark := self.stream_state.get("replication_key_value"):
             lookback = timedelta(days=self.config["lookback_days"])
-            starts.append(datetime.fromisoformat(bookmark) - lookback)
+            starts.append(sane_time(bookmark) - lookback)
         return Period(max(starts, default=None), now, end)
 
     def _advance(self, bookmark: str | None) -> None:

@@ -22,10 +22,19 @@ the time it names, and since Envoy may keep finer times than it shows."""
 FOUNDED = datetime(2013, 1, 1, tzinfo=UTC)
 """Envoy has no data from before (inferred): where a list without a start has to begin."""
 
+SANE = (datetime(1990, 1, 1, tzinfo=UTC), datetime(2990, 1, 1, tzinfo=UTC))
+"""Times beyond these are taken for them: there is room to reckon on both sides."""
+
 TOO_MANY = (
     "More than {depth} rows share the time {time}, and Envoy shows no more than that at once "
     "(or it ignores `{after}`); report this to Envoy."
 )
+
+
+def sane_time(text: str) -> datetime:
+    """Return an ISO-8601 time, in UTC where it names no zone, that can be reckoned with."""
+    moment = datetime.fromisoformat(text)
+    return min(max(moment if moment.tzinfo else moment.replace(tzinfo=UTC), SANE[0]), SANE[1])
 
 
 @dataclass(frozen=True, slots=True)

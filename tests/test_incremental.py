@@ -165,6 +165,21 @@ def test_a_bookmark_in_another_format_is_understood(scene: Scene, value: str) ->
     assert first.query["signedInAtAfter"] == "2024-03-07T07:59:59.999Z"
 
 
+@pytest.mark.parametrize("stream", KEYS)
+@pytest.mark.parametrize("value", ["0001-01-01", "0001-01-01T00:00:00+14:00"])
+def test_a_start_at_the_beginning_of_time_is_all_there_is(
+    scene: Scene, stream: str, value: str
+) -> None:
+    assert len(read(scene.tap(start_date=value), stream)) == len(scene.envoy.rows[stream])
+    state = bookmark(stream, "0001-01-01T00:00:00.000Z")
+    assert len(read(scene.tap(state=state), stream)) == len(scene.envoy.rows[stream])
+
+
+@pytest.mark.parametrize("stream", KEYS)
+def test_a_start_at_the_end_of_time_is_nothing(scene: Scene, stream: str) -> None:
+    assert read(scene.tap(start_date="9999-12-31T23:59:59-14:00"), stream) == []
+
+
 def test_a_catalogue_may_ask_for_the_whole_list(scene: Scene) -> None:
     option, file = scene.select("entries")
     catalog = json.loads((scene.folder / "catalog.json").read_text())
