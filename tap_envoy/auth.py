@@ -199,7 +199,7 @@ class EnvoyAuthenticator(OAuthAuthenticator):
             return False
         if self._password and not set(self._scopes) <= set(tokens.scopes or self._scopes):
             return False  # they were granted for less than is wanted now
-        self.secrets |= {tokens.access_token or "", tokens.refresh_token or ""}
+        self._hide(tokens.access_token, tokens.refresh_token)
         if tokens.refresh_token:
             self.refresh_token = tokens.refresh_token
             self._refresh_until = tokens.refresh_until
@@ -207,6 +207,10 @@ class EnvoyAuthenticator(OAuthAuthenticator):
             self.access_token = tokens.access_token
             self._renew_at = tokens.renew_at
         return self.is_token_valid()
+
+    def _hide(self, *tokens: str | None) -> None:
+        """Add secrets that no error may show; in a new set, for threads may be reading the old."""
+        self.secrets = self.secrets | {token or "" for token in tokens}
 
     @property
     @override
@@ -259,7 +263,7 @@ class EnvoyAuthenticator(OAuthAuthenticator):
             self._refresh_until = now.timestamp() + _seconds(
                 answer.get("refresh_token_expires_in"), REFRESH_TOKEN_LIFETIME
             )
-        self.secrets |= {self.access_token or "", self.refresh_token or ""}
+        self._hide(self.access_token, self.refresh_token)
         if self._cache:
             self._cache.write(
                 Tokens(
