@@ -1,4 +1,4 @@
-"""One request to a list: sent, judged, decoded once; its faults told apart."""
+"""The base of all streams: its requests, its bookmark, and what the SDK is told of it."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ class EnvoyStream(RESTStream[int]):
 
     def _period(self) -> Period:
         """Return what is to be read: from a while before the bookmark, or from `start_date`."""
-        now = datetime.fromtimestamp(self._tap.initialized_at / 1000, UTC)
+        now = self._tap.began
         end = now + timedelta(days=self.config["lookahead_days"])
         if self.replication_method != REPLICATION_INCREMENTAL:
             return Period(None, now, end)
@@ -196,7 +196,7 @@ class EnvoyStream(RESTStream[int]):
         """Move the bookmark on, but never past the moment the run began."""
         if bookmark is None or self.replication_method != REPLICATION_INCREMENTAL:
             return
-        now = utc(datetime.fromtimestamp(self._tap.initialized_at / 1000, UTC))
+        now = utc(self._tap.began)
         state = self.stream_state
         state["replication_key_value"] = max(
             min(bookmark, now), state.get("replication_key_value", "")
@@ -262,14 +262,10 @@ class EnvoyStream(RESTStream[int]):
 
     def _ask(self, query: Mapping[str, Any]) -> Page:
         """Ask once; and once more with another token if the first is refused."""
-        response = self._send(query)
-        payload = decoded(response)
-        status = status_of(response, payload)
+        response, payload, status = self._answer_to(query)
         if status == HTTPStatus.UNAUTHORIZED and self.authenticator.renew(response.request):
             self.logger.warning("Envoy refused the access token; getting another one.")
-            response = self._send(query)
-            payload = decoded(response)
-            status = status_of(response, payload)
+            response, payload, status = self._answer_to(query)
         self.logger.debug("GET %s %s: HTTP %d", self.path, dict(query), status)
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
             body = response.content.decode("utf-8", "replace") if payload is None else payload
@@ -281,9 +277,10 @@ class EnvoyStream(RESTStream[int]):
             payload = without_secrets(payload)
         return page_of(payload, query["page"])
 
-    def _send(self, query: Mapping[str, Any]) -> requests.Response:
+    def _answer_to(self, query: Mapping[str, Any]) -> tuple[requests.Response, Any, int]:
+        """Return an answer, its body decoded (None if it is not JSON), and what status it means."""
         try:
-            return self.requests_session.get(
+            response = self.requests_session.get(
                 self.get_url(None),
                 params=query,
                 auth=self.authenticator,
@@ -292,3 +289,5 @@ class EnvoyStream(RESTStream[int]):
             )
         except REQUEST_ERRORS as error:
             raise out_of_reach(error, where="Envoy (`api_url`)", timeout=self.timeout) from None
+        payload = decoded(response)
+        return response, payload, status_of(response, payload)

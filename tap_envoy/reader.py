@@ -39,7 +39,7 @@ class Progress:
 class ListReader:
     """Reads a list, slice by slice, page by page, a few requests ahead of who takes its rows."""
 
-    def __init__(  # noqa: PLR0913  # what a test turns comes after what a run needs
+    def __init__(  # noqa: PLR0913  # what a list is, and the run that it is read in
         self,
         cut: Cut,
         period: Period,
@@ -47,8 +47,7 @@ class ListReader:
         *,
         page_size: int,
         depth: int,
-        check: Callable[[], None] = lambda: None,
-        ahead: int = AHEAD,
+        check: Callable[[], None],
     ) -> None:
         """Make ready to read; nothing is asked yet.
 
@@ -60,7 +59,6 @@ class ListReader:
             page_size: How many rows each page is asked to have.
             depth: How deep Envoy lets anyone look: page × perPage must not exceed it.
             check: Called now and then while an answer is awaited; may raise, to stop.
-            ahead: How many requests may be under way at once.
         """
         self._cut = cut
         self._slices = cut.slices(period)
@@ -69,7 +67,6 @@ class ListReader:
         self._last = depth // page_size
         self._depth = depth
         self._check = check
-        self._ahead = ahead
         self._readings: deque[Reading] = deque()
         self._before: frozenset[str] | set[str] = frozenset()
         self._newest: str | None = None
@@ -84,7 +81,7 @@ class ListReader:
         Raises:
             EnvoyError: If the list cannot be read to its end.
         """
-        with Workers[Page](self._ahead) as workers:
+        with Workers[Page](AHEAD) as workers:
             while self._ask(workers):
                 reading = self._readings[0]
                 page = workers.result(reading.answers.popleft(), self._check)
@@ -112,7 +109,7 @@ class ListReader:
 
     def _ask(self, workers: Workers[Page]) -> bool:
         """Ask for as much as may be under way at once; returns whether anything is."""
-        while sum(len(reading.answers) for reading in self._readings) < self._ahead:
+        while sum(len(reading.answers) for reading in self._readings) < AHEAD:
             asking = self._next()
             if asking is None:
                 break

@@ -8,6 +8,7 @@ import os
 import sys
 from copy import deepcopy
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import IO, TYPE_CHECKING, Any, ClassVar
 
@@ -199,6 +200,11 @@ class TapEnvoy(Tap):
             if value is not None:
                 bookmark["replication_key_value"] = value
         super().load_state(state)
+
+    @cached_property
+    def began(self) -> datetime:
+        """When the run began."""
+        return datetime.fromtimestamp(self.initialized_at / 1000, UTC)
 
     @property
     def selection(self) -> list[EnvoyStream]:
