@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 from singer_sdk.exceptions import ConfigValidationError
@@ -12,6 +13,8 @@ from tap_envoy.tap import TapEnvoy
 
 def main() -> None:
     """Run the tap; an error that a user can cause is one line on stderr, and exit code 1."""
+    # What was imported stays: looking through it for garbage again and again is a loss.
+    gc.freeze()
     try:
         TapEnvoy.cli()
     except ConfigValidationError as error:

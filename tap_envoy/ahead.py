@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
 
+MOST = 8
+"""Requests under way at most: enough to keep the pace of ten a second up to 800 ms an answer."""
+
+WORTH = 0.02
+"""Seconds of waiting for an answer from which one more request under way is worth it. Threads that
+have nothing to wait for are only in each other's way, and what they bring takes room."""
+
 T = TypeVar("T")
 Job = tuple["Future[T]", "Callable[[], T]"]
 
@@ -20,10 +27,13 @@ class Workers(Generic[T]):
 
     A ThreadPoolExecutor would hold up the end of the program until each server has answered;
     these threads are daemons, started one by one as they are needed, and gone with the block.
+
+    Attributes:
+        ahead: Requests that are worth having under way at once.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self) -> None:
+        self.ahead = 1
         self._started = 0
         self._jobs: SimpleQueue[Job[T] | None] = SimpleQueue()
         self._closed = False
@@ -48,7 +58,7 @@ class Workers(Generic[T]):
     def submit(self, job: Callable[[], T]) -> Future[T]:
         """Have a job done as soon as a thread is free; returns what it will have come to."""
         future: Future[T] = Future()
-        if self._started < self._most:
+        if self._started < self.ahead:
             self._started += 1
             threading.Thread(target=self._work, daemon=True).start()
         self._jobs.put((future, job))
@@ -56,9 +66,11 @@ class Workers(Generic[T]):
 
     def result(self, future: Future[T], check: Callable[[], None]) -> T:
         """Return what a job came to, calling `check` now and then until it is done."""
+        if not future.done() and wait([future], timeout=WORTH).not_done:
+            self.ahead = min(self.ahead + 1, MOST)
         while not future.done():
-            wait([future], timeout=0.1)
             check()
+            wait([future], timeout=0.1)
         return future.result()
 
     def _work(self) -> None:

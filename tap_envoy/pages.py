@@ -91,15 +91,13 @@ class Reading:
             )
         self._look_ahead(page, len(ids))
 
-    def note(self, time: str) -> None:
-        """Take in the time of the next row."""
-        if self.newest is None or self.oldest is None:
-            self.oldest = self.newest = time
-        elif time >= self.newest:
-            self.newest = time
-        else:
-            self.sorted = False
-            self.oldest = min(self.oldest, time)
+    def note(self, times: list[str]) -> None:
+        """Take in the times of the next rows."""
+        if times:
+            in_turn = [self.newest or times[0], *times]
+            self.sorted = self.sorted and in_turn == sorted(in_turn)
+            self.oldest = min(self.oldest or times[0], *times)
+            self.newest = max(in_turn)
 
     def _look_ahead(self, page: Page, count: int) -> None:
         """Tell whether that was the end, else which pages are sure, or likely, to be there."""

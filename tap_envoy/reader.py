@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 
     from tap_envoy.slices import Cut, Period, Slice
 
-AHEAD = 8
-"""Requests under way at most: enough to keep the pace of ten a second up to 800 ms an answer."""
-
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -81,7 +78,7 @@ class ListReader:
         Raises:
             EnvoyError: If the list cannot be read to its end.
         """
-        with Workers[Page](AHEAD) as workers:
+        with Workers[Page]() as workers:
             while self._ask(workers):
                 reading = self._readings[0]
                 page = workers.result(reading.answers.popleft(), self._check)
@@ -109,7 +106,7 @@ class ListReader:
 
     def _ask(self, workers: Workers[Page]) -> bool:
         """Ask for as much as may be under way at once; returns whether anything is."""
-        while sum(len(reading.answers) for reading in self._readings) < AHEAD:
+        while sum(len(reading.answers) for reading in self._readings) < workers.ahead:
             asking = self._next()
             if asking is None:
                 break
@@ -155,17 +152,18 @@ class ListReader:
 
     def _new_rows(self, reading: Reading, page: Page) -> Rows:
         """Return the rows that have not been emitted yet, and note their times."""
-        by = self._cut.by
+        if (by := self._cut.by) is not None:
+            reading.note([time for row in page.records if (time := row.get(by)) is not None])
+        ids, before, told = reading.ids, self._before, reading.part.told
         rows = []
         for row in page.records:
             key = row["id"]
-            if by is not None and (time := row.get(by)) is not None:
-                reading.note(time)
-            if key in reading.ids or key in self._before or key in reading.part.told:
-                reading.ids.add(key)
-                continue
-            reading.ids.add(key)
-            rows.append(row)
+            if not (key in ids or key in before or key in told):
+                rows.append(row)
+            ids.add(key)
+        if self._cut.in_order and reading.sorted and (reading.newest or "") > (self._newest or ""):
+            # From here on all is later than the slice before, whose rows cannot come again.
+            self._before = frozenset()
         self._emitted += len(rows)
         return rows
 
