@@ -32,8 +32,8 @@ class Workers(Generic[T]):
         ahead: Requests that are worth having under way at once.
     """
 
-    def __init__(self) -> None:
-        self.ahead = 1
+    def __init__(self, ahead: int = 1) -> None:
+        self.ahead = ahead
         self._started = 0
         self._jobs: SimpleQueue[Job[T] | None] = SimpleQueue()
         self._closed = False
@@ -66,8 +66,8 @@ class Workers(Generic[T]):
 
     def result(self, future: Future[T], check: Callable[[], None]) -> T:
         """Return what a job came to, calling `check` now and then until it is done."""
-        if not future.done() and wait([future], timeout=WORTH).not_done:
-            self.ahead = min(self.ahead + 1, MOST)
+        if self.ahead < MOST and wait([future], timeout=WORTH).not_done:
+            self.ahead += 1
         while not future.done():
             check()
             wait([future], timeout=0.1)
