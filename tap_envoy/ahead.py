@@ -15,7 +15,7 @@ MOST = 8
 """Requests under way at most: enough to keep the pace of ten a second up to 800 ms an answer."""
 
 WORTH = 0.02
-"""Seconds of waiting for an answer from which one more request under way is worth it. Threads that
+"""Seconds of waiting for an answer from which more requests under way are worth it. Threads that
 have nothing to wait for are only in each other's way, and what they bring takes room."""
 
 T = TypeVar("T")
@@ -67,7 +67,7 @@ class Workers(Generic[T]):
     def result(self, future: Future[T], check: Callable[[], None]) -> T:
         """Return what a job came to, calling `check` now and then until it is done."""
         if self.ahead < MOST and wait([future], timeout=WORTH).not_done:
-            self.ahead += 1
+            self.ahead = min(2 * self.ahead, MOST)
         while not future.done():
             check()
             wait([future], timeout=0.1)
