@@ -20,7 +20,7 @@ from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
 from singer_sdk.tap_base import CliTestOptionValue
 from typing_extensions import override
 
-from tap_envoy import connection, report, settings
+from tap_envoy import checks, connection, report, settings
 from tap_envoy.auth import ClientApiKey, EnvoyAuthenticator
 from tap_envoy.client import EnvoyStream
 from tap_envoy.errors import EnvoyError
@@ -89,7 +89,7 @@ class TapEnvoy(Tap):
             load_dotenv(find_dotenv(usecwd=True))
             given |= settings.from_environment(schema, os.environ)
         given = settings.without_empty(given)
-        if validate_config and (errors := sorted(settings.problems(given, schema))):
+        if validate_config and (errors := sorted(checks.problems(given, schema))):
             raise ConfigValidationError("The settings are not right.", errors=errors)
         self.stop = Stop()
         self.writer = LineWriter(self.stop.check)

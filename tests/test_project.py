@@ -6,8 +6,9 @@ from typing import Any
 
 import yaml
 
+from tap_envoy.checks import WAYS_IN
 from tap_envoy.client import EnvoyStream
-from tap_envoy.settings import SCHEMA, WAYS_IN
+from tap_envoy.settings import SCHEMA
 from tap_envoy.slices import InOrder, InWindows, Uncut
 from tap_envoy.tap import TapEnvoy
 from tests.program import HERE
