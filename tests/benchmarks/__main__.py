@@ -244,6 +244,26 @@ def pace() -> None:
     )
 
 
+def start() -> None:
+    """Print how long the tap takes to start, beside what importing the SDK takes."""
+    tap = CONTENDERS[1]
+    commands = {
+        "import singer_sdk": ("python", "-c", "import singer_sdk"),
+        "--version": ("tap-envoy", "--version"),
+        "--discover": ("tap-envoy", "--discover"),
+        "a run of one page": tap.command,
+    }
+    walls: dict[str, float] = {}
+    with serving(100, 0) as server:
+        for _ in range(2 * ROUNDS):
+            for name, command in commands.items():
+                wall = measure(replace(tap, command=command), server, **FAST).wall
+                walls[name] = min(wall, walls.get(name, wall))
+    base = walls["import singer_sdk"]
+    ratios = ", ".join(f"{name} {wall / base:.2f}" for name, wall in walls.items())
+    say(f"\nStart: {ratios}; 1.00 is {base:.2f} s.")
+
+
 def growth() -> None:
     """Print how cost grows with rows."""
     say(f"\n| {'rows':>9} | processor s | peak MiB | requests |\n|---|---|---|---|")
@@ -266,6 +286,7 @@ def main() -> None:
     limit_of_the_server()
     entries()
     pace()
+    start()
     growth()
 
 
