@@ -159,7 +159,11 @@ class EnvoyStream(RESTStream[int]):
 
     @override
     def _generate_record_messages(self, record: Record) -> Generator[RecordMessage, None, None]:
-        """Pass a row on as it is, where the SDK would look at each value of it to do the same."""
+        """Pass a row on as it is, where the SDK would look at each value of it to do the same.
+
+        That look costs over a quarter of a run's processor time. This is a private hook of the SDK:
+        should it be called no more, rows go the SDK's longer way, and are the same.
+        """
         if not self._is_passed_on:
             yield from super()._generate_record_messages(record)
             return

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 API_URL = "https://api.envoy.com/v1"
 TOKEN_URL = "https://api.envoy.com/oauth2/token"  # noqa: S105  # an address
 
+
 def _setting(name: str, kind: Any, title: str, description: str, **more: Any) -> th.Property[Any]:
     return th.Property(name, kind, title=title, description=description, **more)
 
