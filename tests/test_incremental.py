@@ -307,7 +307,7 @@ def test_a_deep_list_that_cannot_be_cut_is_an_error_once_what_can_be_had_is_out(
     scene: Scene, meta: tuple[str, ...] | None
 ) -> None:
     space = scene.envoy.rows["spaces"][0]
-    scene.envoy.rows["spaces"] = [{**space, "id": str(n)} for n in range(10_001)]
+    scene.envoy.rows["spaces"] = [{**space, "id": str(n)} for n in range(DEPTH + 1)]
     scene.envoy.meta_keys = meta
     run = scene.run(*scene.select("spaces"))
     run.failed_with("spaces: ", "goes on after 10000 rows")
@@ -324,6 +324,20 @@ def test_an_envoy_that_ignores_the_filter_does_not_make_a_loop(
     with pytest.raises(EnvoyError, match="it ignores `signedInAtAfter`"):
         read(scene.tap(), "entries")
     assert len(scene.envoy.asked("/v1/entries")) == 4
+
+
+def test_a_deep_list_that_comes_out_of_order_is_an_error_once_what_can_be_had_is_out(
+    scene: Scene,
+) -> None:
+    row = scene.envoy.rows["entries"][0]
+    rows = [
+        {**row, "id": str(n), "signedInAt": moment(START - n * MOMENT)} for n in range(DEPTH + 1)
+    ]
+    pages = [rows[start : start + 100] for start in range(0, 10_001, 100)]
+    scene.envoy.script("/v1/entries", *[Answer(200, {"data": page}) for page in pages])
+    run = scene.run(*scene.select("entries"))
+    run.failed_with("entries: ", "in the order of `signedInAt`", "the rest is out of reach")
+    assert len(run.records("entries")) == 10_000
 
 
 # Any times at all
