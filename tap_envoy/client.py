@@ -1,12 +1,10 @@
-"""The base of all streams: its requests, its bookmark, and what the SDK is told of it."""
+"""The base of all streams: its pages, its bookmark, and what the SDK is told of it."""
 
 from __future__ import annotations
 
 import logging
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
-from http import HTTPStatus
-from itertools import count
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from singer_sdk import RESTStream
@@ -17,25 +15,15 @@ from singer_sdk.singerlib import RecordMessage
 from singer_sdk.singerlib.catalog import REPLICATION_INCREMENTAL
 from typing_extensions import override
 
-from tap_envoy.answers import page_of, refusal_of, status_of
-from tap_envoy.errors import (
-    MESSAGE_KEYS,
-    REQUEST_ERRORS,
-    EnvoyError,
-    RunEndedError,
-    decoded,
-    out_of_reach,
-    quote,
-)
+from tap_envoy.endpoint import Endpoint
+from tap_envoy.errors import EnvoyError, RunEndedError
 from tap_envoy.reader import ListReader
-from tap_envoy.records import WITHHELD, Shape, utc, without_secrets
+from tap_envoy.records import Shape, utc
 from tap_envoy.report import Tally
 from tap_envoy.slices import DEPTH, Cut, Period, Slice, Uncut, sane_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
-
-    import requests
 
     from tap_envoy.auth import ClientApiKey, EnvoyAuthenticator
     from tap_envoy.pages import Page
@@ -236,16 +224,7 @@ class EnvoyStream(RESTStream[int]):
             "page": number,
             "perPage": self.config["page_size"],
         }
-
-        asked = count()
-
-        def ask() -> Page:
-            if not is_wanted():
-                raise EnvoyError("The list is not read any further.")
-            self.tally.count_request(again=next(asked) > 0)
-            return self._ask(query)
-
-        page = self._tap.patience.call(ask, self.logger)
+        page = self._tap.patience.call(self._endpoint.asking(query, is_wanted), self.logger)
         for record in page.records:
             shape.fit(record)
         return page
@@ -257,41 +236,13 @@ class EnvoyStream(RESTStream[int]):
             EnvoyError: If the list cannot be read.
             TransientError: If that may pass.
         """
-        return self._ask({**self.query, "page": 1, "perPage": 1})
+        return self._endpoint.ask({**self.query, "page": 1, "perPage": 1})
+
+    @cached_property
+    def _endpoint(self) -> Endpoint:
+        return Endpoint(self)
 
     @cached_property
     def tally(self) -> Tally:
         """What the stream takes, counted from the first look at it."""
         return Tally(self.name, self.logger, interval=self._tap.progress_interval)
-
-    def _ask(self, query: Mapping[str, Any]) -> Page:
-        """Ask once; and once more with another token if the first is refused."""
-        response, payload, status = self._answer_to(query)
-        if status == HTTPStatus.UNAUTHORIZED and self.authenticator.renew(response.request):
-            self.logger.warning("Envoy refused the access token; getting another one.")
-            response, payload, status = self._answer_to(query)
-        self.logger.debug("GET %s %s: HTTP %d", self.path, dict(query), status)
-        if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-            body = response.content.decode("utf-8", "replace") if payload is None else payload
-            said = quote(body, MESSAGE_KEYS, self.authenticator.secrets)
-            raise refusal_of(
-                status, response, said, scopes=self.scopes, advice=self.authenticator.advice
-            )
-        if any(name.encode() in response.content for name in WITHHELD):
-            payload = without_secrets(payload)
-        return page_of(payload, query["page"])
-
-    def _answer_to(self, query: Mapping[str, Any]) -> tuple[requests.Response, Any, int]:
-        """Return an answer, its body decoded (None if it is not JSON), and what status it means."""
-        try:
-            response = self.requests_session.get(
-                self.get_url(None),
-                params=query,
-                auth=self.authenticator,
-                timeout=self.timeout,
-                allow_redirects=False,
-            )
-        except REQUEST_ERRORS as error:
-            raise out_of_reach(error, where="Envoy (`api_url`)", timeout=self.timeout) from None
-        payload = decoded(response)
-        return response, payload, status_of(response, payload)
