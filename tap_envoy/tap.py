@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import sys
 from copy import deepcopy
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-import click
 from dotenv import find_dotenv, load_dotenv
-from singer_sdk import Tap
 from singer_sdk.exceptions import ConfigValidationError
 from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
-from singer_sdk.tap_base import CliTestOptionValue
 from typing_extensions import override
 
 from tap_envoy import checks, connection, report, settings
 from tap_envoy.auth import ClientApiKey, EnvoyAuthenticator
 from tap_envoy.client import EnvoyStream
 from tap_envoy.errors import EnvoyError
-from tap_envoy.output import LineWriter, Stop, StoppedError
 from tap_envoy.pace import Pace
+from tap_envoy.program import Program
 from tap_envoy.records import canonical_time
 from tap_envoy.retry import Retry
 from tap_envoy.session import EnvoySession
@@ -34,13 +29,12 @@ from tap_envoy.token_cache import TokenCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from types import FrameType
 
 TOKEN_TRIES = 5
 """How often the token address is asked: nothing can be read until it answers."""
 
 
-class TapEnvoy(Tap):
+class TapEnvoy(Program):
     """Reads a company's Envoy (envoy.com), by Envoy's v1 API."""
 
     name = "tap-envoy"
@@ -91,97 +85,7 @@ class TapEnvoy(Tap):
         given = settings.without_empty(given)
         if validate_config and (errors := sorted(checks.problems(given, schema))):
             raise ConfigValidationError("The settings are not right.", errors=errors)
-        self.stop = Stop()
-        self.writer = LineWriter(self.stop.check)
-        super().__init__(
-            config=given, validate_config=validate_config, message_writer=self.writer, **kwargs
-        )
-
-    @classmethod
-    @override
-    def cb_config(cls, ctx: Any, param: Any, value: tuple[str, ...]) -> Any:
-        try:
-            return super().cb_config(ctx, param, value)
-        except FileNotFoundError as error:
-            raise EnvoyError(f"--config: {error}") from None
-        except (OSError, TypeError, ValueError, RecursionError):
-            raise EnvoyError(
-                "--config: one of the files cannot be read as a JSON object of settings."
-            ) from None
-
-    @classmethod
-    @override
-    def invoke(
-        cls,
-        *,
-        config: Any = None,
-        state: IO[str] | None = None,
-        catalog: IO[str] | None = None,
-        **about: Any,
-    ) -> None:
-        """Run the tap as the command line says.
-
-        Raises:
-            SystemExit: With a code other than 0, if not all that was selected came whole, or
-                if a signal stopped the run.
-            EnvoyError: If the run ended early, or could not begin.
-        """
-        super(Tap, cls).invoke(**about)
-        cls.print_version(print_fn=cls.logger.info)
-        tap = cls(
-            **_given(config),
-            state=_json_object("--state", state),
-            catalog=_json_object("--catalog", catalog),
-        )
-        try:
-            tap.sync_all()
-            tap.stop.check()
-        except StoppedError:
-            tap.state_writer.write_state(tap.state)
-            cls.logger.warning("Stopped by a signal; run again to go on from the last STATE.")
-            raise
-        finally:
-            tap.writer.flush()
-            tap.sum_up()
-        if tap.incomplete:
-            sys.exit(1)
-
-    @classmethod
-    @override
-    def get_singer_command(cls) -> click.Command:
-        command = super().get_singer_command()
-        for option in command.params:
-            # The catalogue says what `--test` has to test, wherever it stands in the line.
-            option.is_eager = option.is_eager or option.name == "catalog"
-        return command
-
-    @classmethod
-    @override
-    def cb_test(cls, ctx: click.Context, param: click.Option, value: str) -> None:
-        """Print what can be read, for a person; the SDK's own test prints records."""
-        if value != CliTestOptionValue.All.value:
-            super().cb_test(ctx, param, value)
-            return
-        catalog = _json_object("--catalog", ctx.params.get("catalog"))
-        tap = cls(**_given(ctx.params.get("config")), catalog=catalog)
-        lines, is_good = connection.run(tap, selected_only=catalog is not None)
-        click.echo("\n".join(lines))
-        ctx.exit(0 if is_good else 1)
-
-    @override
-    def _handle_termination(self, signum: int, frame: FrameType | None) -> None:
-        """Stop between two lines, instead of here, where the SDK would write STATE into one."""
-        self.stop.ask(signum)
-
-    def take_a_breath(self) -> None:
-        """Do what is to be done while an answer is awaited.
-
-        Raises:
-            StoppedError: If a signal asked for it.
-            RunEndedError: If the output is closed.
-        """
-        self.stop.check()
-        self.writer.flush()
+        super().__init__(config=given, validate_config=validate_config, **kwargs)
 
     @override
     def load_state(self, state: dict[str, Any]) -> None:
@@ -206,12 +110,17 @@ class TapEnvoy(Tap):
         """When the run began."""
         return datetime.fromtimestamp(self.initialized_at / 1000, UTC)
 
+    @override
+    def test_connection(self, *, selected_only: bool) -> tuple[list[str], bool]:
+        return connection.run(self, selected_only=selected_only)
+
     @property
     def selection(self) -> list[EnvoyStream]:
         """The streams that the user wants."""
         return [stream for stream in self.on_offer if stream.selected]
 
     @property
+    @override
     def incomplete(self) -> list[str]:
         """Names of the selected streams that have not been read to their end."""
         return [stream.name for stream in self.selection if not stream.is_complete]
@@ -221,6 +130,7 @@ class TapEnvoy(Tap):
         """All streams."""
         return [stream for stream in self.streams.values() if isinstance(stream, EnvoyStream)]
 
+    @override
     def sum_up(self) -> None:
         """Say how the run ended: a line for each stream, and the last one for the run."""
         selection = self.selection
@@ -296,25 +206,3 @@ class TapEnvoy(Tap):
         user = self.config.get("username") or self.config.get("refresh_token", "")
         owner = (self.config["token_url"], self.config["client_id"], user)
         return TokenCache(path, *owner, logger=self.logger)
-
-
-def _given(config: Any) -> dict[str, Any]:
-    """Return what `--config` says as arguments of the tap."""
-    return {"config": config.config, "parse_env_config": config.parse_env} if config else {}
-
-
-def _json_object(option: str, file: IO[str] | None) -> dict[str, Any] | None:
-    """Return what the file of an option holds.
-
-    Raises:
-        EnvoyError: If that is not a JSON object.
-    """
-    if file is None:
-        return None
-    try:
-        value = json.loads(file.read())
-    except (ValueError, RecursionError):
-        value = None
-    if not isinstance(value, dict):
-        raise EnvoyError(f"{option}: the file does not hold a JSON object.")
-    return value
