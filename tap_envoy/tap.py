@@ -122,7 +122,6 @@ class TapEnvoy(Program):
     @property
     @override
     def incomplete(self) -> list[str]:
-        """Names of the selected streams that have not been read to their end."""
         return [stream.name for stream in self.selection if not stream.is_complete]
 
     @property
@@ -132,7 +131,6 @@ class TapEnvoy(Program):
 
     @override
     def sum_up(self) -> None:
-        """Say how the run ended: a line for each stream, and the last one for the run."""
         selection = self.selection
         for stream in selection:
             bookmark = stream.stream_state.get("replication_key_value")
@@ -179,8 +177,9 @@ class TapEnvoy(Program):
     ) -> ClientApiKey | EnvoyAuthenticator:
         """Return a way to sign in for these streams: the first one that the settings complete."""
         if api_key := self.config.get("api_key"):
-            self.logger.info("Signing in with the Client API Key (`api_key`).")
-            return ClientApiKey(api_key)
+            key = ClientApiKey(api_key)
+            self.logger.info(key.introduce())
+            return key
         has_password = all(self.config.get(name) for name in ("username", "password"))
         # One scope to get refresh tokens, and what the streams need.
         needed = {scope for stream in streams for scope in stream.scopes}
