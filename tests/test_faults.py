@@ -21,7 +21,9 @@ from tap_envoy.tap import TapEnvoy
 from tests.conftest import Scene, read
 from tests.program import HERE, clean_environment
 from tests.sandbox import Answer
+from tests.sandbox.bucket import LeakyBucket
 from tests.sandbox.data import entries
+from tests.sandbox.server import connections
 from tests.test_lists import STREAMS, ids
 
 LIST = "/v1/locations"
@@ -99,11 +101,7 @@ class Relay:
         self._listener.close()
 
     def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
+        for connection in connections(self._listener):
             if self.resets:
                 self.resets -= 1
                 connection.recv(1)
@@ -168,7 +166,7 @@ def test_requests_leave_evenly_and_nothing_is_caught_up_on() -> None:
 
 
 def test_a_server_that_enforces_its_limit_has_no_reason_to(scene: Scene) -> None:
-    scene.envoy.limit = 10
+    scene.envoy.limit = LeakyBucket(10)
     scene.envoy.rows["entries"] = entries(2400)
     run = scene.run(*scene.select("entries"), requests_per_second=8)
     assert len(run.records("entries")) == 2400

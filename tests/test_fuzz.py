@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tap_envoy.errors import EnvoyError
 from tests.conftest import Scene
 from tests.sandbox import Answer
+from tests.sandbox.server import connections
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -82,11 +83,7 @@ class Wire:
         self._listener = listener
 
     def serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listener.accept()
-            except OSError:
-                return
+        for connection in connections(self._listener):
             with connection:
                 connection.recv(65536)
                 connection.sendall(self.raw)

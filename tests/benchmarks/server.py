@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs
 
+from tests.sandbox.bucket import LeakyBucket
 from tests.sandbox.data import entries, locations, moment
 
 SIZE = 100
@@ -57,18 +58,15 @@ async def serve(rows: int, latency: float, limit: float) -> None:
     for path, lines in templates.items():
         for number in range(1, min(rows, 20_000) // SIZE + 1):
             rendered[path, 0, number] = render(lines, (number - 1) * SIZE, SIZE, rows, number)
-    counts, bucket = Counts(), [0.0, time.monotonic()]
+    counts, bucket = Counts(), LeakyBucket(limit) if limit else None
 
     async def answer(target: str) -> tuple[int, bytes]:
         path, _, query = target.partition("?")
         counts.requests += 1
         counts.arrivals.append(time.monotonic())
-        now = time.monotonic()
-        bucket[:] = max(0.0, bucket[0] - (now - bucket[1]) * (limit or 1e9)), now
-        if limit and bucket[0] + 1 > limit:
+        if bucket and not bucket.takes():
             counts.refused += 1
             return 429, b'{"message":"Too many requests"}'
-        bucket[0] += 1
         if latency:
             await asyncio.sleep(latency)
         asked = parse_qs(query)
@@ -96,7 +94,7 @@ async def serve(rows: int, latency: float, limit: float) -> None:
     while await loop.run_in_executor(None, sys.stdin.readline):
         span = counts.arrivals[-1] - counts.arrivals[0] if counts.requests else 0.0
         print(json.dumps([counts.requests, counts.refused, span]), flush=True)  # noqa: T201
-        counts.__init__()  # type: ignore[misc]  # from the beginning
+        counts = Counts()
 
 
 async def _talk(

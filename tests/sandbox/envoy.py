@@ -7,7 +7,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
@@ -17,6 +17,9 @@ from starlette.types import Receive, Scope, Send
 
 from tests.sandbox import data
 from tests.sandbox.lists import LISTINGS, Habits, Listing, RefusedError, Row, select
+
+if TYPE_CHECKING:
+    from tests.sandbox.bucket import LeakyBucket
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,8 @@ class Envoy:
         self.largest_page = 100
         self.meta_keys: tuple[str, ...] | None = ("page", "perPage", "total")
         self.ignores_page = False
-        self.limit: int | None = None
-        """Requests a second for each key or token, beyond which the answer is 429."""
+        self.limit: LeakyBucket | None = None
+        """What there is no room for in it is answered with 429."""
         self.token_answer: dict[str, Any] = {}
         """Overrides what a token answer says."""
         self.before_token: Callable[[], None] = lambda: None
@@ -87,7 +90,6 @@ class Envoy:
         """Every access and refresh token ever handed out."""
         self.access_tokens: dict[str, frozenset[str]] = {}
         self.refresh_tokens: dict[str, frozenset[str]] = {}
-        self._bucket = self._leaked = 0.0
         self._selected: dict[tuple[Any, ...], list[Row]] = {}
         self._scripts: defaultdict[str, deque[Answer]] = defaultdict(deque)
         self.app = Starlette(
@@ -229,16 +231,10 @@ class Envoy:
         return JSONResponse({"message": "Forbidden"}, 403)
 
     def _hold_back(self) -> Response | None:
-        """Refuse what is too much, as a leaky bucket does that holds a second's worth."""
-        if self.limit is None:
+        """Refuse what is too much."""
+        if self.limit is None or self.limit.takes():
             return None
-        now = time.monotonic()
-        self._bucket = max(0.0, self._bucket - (now - self._leaked) * self.limit)
-        self._leaked = now
-        if self._bucket + 1 > self.limit:
-            return JSONResponse({"message": "Too many requests"}, 429)
-        self._bucket += 1
-        return None
+        return JSONResponse({"message": "Too many requests"}, 429)
 
     def _page(
         self, listing: Listing, rows: list[dict[str, Any]], query: dict[str, str]

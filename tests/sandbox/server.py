@@ -52,6 +52,16 @@ def serve(envoy: Envoy | Stage, certificate: Path | None = None) -> Iterator[str
         listener.close()
 
 
+def connections(listener: socket.socket) -> Iterator[socket.socket]:
+    """Yield the connections that come in, until the listener is closed or shut down."""
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        yield connection
+
+
 def environment(envoy: Envoy, address: str) -> dict[str, str]:
     """Return the variables that let the tap read `envoy`, with its API key."""
     return {
