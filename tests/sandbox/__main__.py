@@ -1,40 +1,85 @@
-"""`python -m tests.sandbox COMMAND…`: runs COMMAND with TAP_ENVOY_* pointing at a sandbox.
+"""Run a command against a sandbox, or serve one until Ctrl-C."""
 
-With no COMMAND it stays up, says what to set, and ends with Ctrl-C.
-"""
-
+import argparse
 import os
-import signal
+import shlex
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 
-from tests.sandbox.envoy import Envoy
-from tests.sandbox.server import environment, serve
+from tests.sandbox.app import Envoy
+from tests.sandbox.quirks import Quirks
+from tests.sandbox.server import environment, oauth_credentials, serve
 
 
-def main(command: list[str]) -> int:
-    envoy = Envoy()
-    started = time.time() - 1  # file systems may keep whole seconds
+def main(arguments: list[str]) -> int:
+    options = parse(arguments)
+    envoy = Envoy(options.quirks)
+    started = time.time() - 1  # some file systems store whole seconds
     with serve(envoy) as address:
-        variables = environment(envoy, address)
         say(f"an Envoy with {len(envoy.rows['locations'])} locations at {address}")
-        if not command:
-            for name, value in variables.items():
-                print(f"export {name}={value}")  # noqa: T201
-            sys.stdout.flush()
+        variables, oauth = environment(envoy, address), oauth_credentials(envoy)
+        if not options.command:
+            print(instructions(variables, oauth), flush=True)  # noqa: T201
             with suppress(KeyboardInterrupt):
-                signal.pause()
+                threading.Event().wait()
             return 0
-        code = subprocess.call(command, env={**os.environ, **variables})
-        say(f"asked {len(envoy.requests)} times; the command ended with exit code {code}")
+        variables |= {f"SANDBOX_{name}": value for name, value in oauth.items()}
+        code = subprocess.call(options.command, env={**os.environ, **variables})
+        say(f"{len(envoy.requests)} requests; the command ended with exit code {code}")
     for path in sorted(Path("output").glob("*")):
         if path.stat().st_mtime >= started:
             rows = f" ({len(path.read_text().splitlines())} rows)" * (path.suffix == ".jsonl")
             say(f"new in output/: {path}{rows}")
     return code
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m tests.sandbox",
+        description="Run COMMAND with TAP_ENVOY_* set to a sandbox, and SANDBOX_* to its OAuth "
+        "credentials. Without COMMAND, serve the sandbox until Ctrl-C.",
+        epilog="Quirks:\n" + Quirks.describe(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quirk", action="append", default=[], metavar="NAME=VALUE")
+    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND...")
+    options = parser.parse_args(arguments)
+    try:
+        options.quirks = Quirks.parse(options.quirk)
+    except ValueError as error:
+        parser.error(str(error))
+    return options
+
+
+def instructions(variables: dict[str, str], oauth: dict[str, str]) -> str:
+    """Return the lines to paste into a shell for each authentication method."""
+    addresses = {k: v for k, v in variables.items() if k.endswith("_URL")}
+    settings = {f"TAP_ENVOY_{name}": value for name, value in oauth.items()}
+    refresh = {k: v for k, v in settings.items() if not k.endswith(("USERNAME", "PASSWORD"))}
+    password = {k: v for k, v in settings.items() if not k.endswith("REFRESH_TOKEN")}
+    return "\n".join(
+        [
+            *exports(variables),
+            "",
+            "# Password grant, instead of the API key:",
+            *commented(password | addresses),
+            "",
+            "# Refresh token (valid once; a token cache stores its successors):",
+            *commented(refresh | addresses),
+        ]
+    )
+
+
+def commented(variables: dict[str, str]) -> list[str]:
+    return [f"# {line}" for line in ("unset TAP_ENVOY_API_KEY", *exports(variables))]
+
+
+def exports(variables: dict[str, str]) -> list[str]:
+    return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
 
 
 def say(text: str) -> None:

@@ -1,8 +1,10 @@
-"""Made-up rows. Nothing in them is anybody's."""
+"""Rows of a made-up company."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import cycle, islice
-from typing import Any
+
+from tests.sandbox.quirks import Row
+from tests.sandbox.timestamps import format_time
 
 CITIES = (
     ("Zürich", "CH", "Europe/Zurich", 47.3769, 8.5417),
@@ -14,16 +16,8 @@ CITIES = (
 )
 
 
-Row = dict[str, Any]
-
-
-def moment(value: datetime) -> str:
-    """Write a time as Envoy does: ISO-8601, UTC, milliseconds."""
-    return value.strftime("%Y-%m-%dT%H:%M:%S.") + f"{value.microsecond // 1000:03d}Z"
-
-
-def locations(count: int = 250) -> list[dict[str, Any]]:
-    """Make `count` locations, oldest first, with nulls, unlisted keys and letters of all kinds."""
+def locations(count: int = 250) -> list[Row]:
+    """Return `count` locations, oldest first, with nulls, unlisted keys and many scripts."""
     first = datetime(2021, 3, 1, 9, 30, 0, 185000, tzinfo=UTC)
     return [
         _location(number, city, first + timedelta(hours=7 * number))
@@ -31,11 +25,9 @@ def locations(count: int = 250) -> list[dict[str, Any]]:
     ]
 
 
-def _location(
-    number: int, city: tuple[str, str, str, float, float], made: datetime
-) -> dict[str, Any]:
+def _location(number: int, city: tuple[str, str, str, float, float], created: datetime) -> Row:
     name, country, timezone, latitude, longitude = city
-    row: dict[str, Any] = {
+    row: Row = {
         "id": str(1000 + number),
         "name": f"{name} {number}",
         "enabled": number % 11 != 0,
@@ -45,8 +37,8 @@ def _location(
         "logoUrl": None if number % 3 else f"https://example.com/logo/{number}.png",
         "capacityLimit": None if number % 4 else number,
         "scheduleAheadLimit": 1.5 if number % 5 == 0 else 30,
-        "createdAt": moment(made),
-        "updatedAt": moment(made + timedelta(days=1)),
+        "createdAt": format_time(created),
+        "updatedAt": format_time(created + timedelta(days=1)),
         "address": {
             "line1": f"{number} Example Street",
             "line2": None,
@@ -71,8 +63,8 @@ def _location(
 NAMES = ("Ada Example", "Çağla Örnek", "例 太郎", "Zoë Muster", "Łukasz Wzór", "O'Neill, Pat")
 
 
-def company() -> dict[str, list[Row]]:
-    """Make a whole company: the rows of each list, by the name of its stream."""
+def all_rows() -> dict[str, list[Row]]:
+    """Return the rows of each list, by the name of its stream."""
     return {
         "locations": locations(),
         "companies": [
@@ -87,7 +79,7 @@ def company() -> dict[str, list[Row]]:
         ],
         "employees": [
             person(number, "e")
-            | {"locationIds": ["1001"] * (number % 3), **made(START, hours=number)}
+            | {"locationIds": ["1001"] * (number % 3), **created_fields(START, hours=number)}
             for number in range(130)
         ],
         "flows": [
@@ -96,8 +88,8 @@ def company() -> dict[str, list[Row]]:
                 "name": f"Flow {number}",
                 "type": "EMPLOYEE" if number % 2 else "VISITOR",
                 "enabled": number != 3,
-                "locationId": "1001",
-                **made(START, days=number),
+                "locationId": str(1001 + number % 3),
+                **created_fields(START, days=number),
             }
             for number in range(12)
         ],
@@ -105,26 +97,19 @@ def company() -> dict[str, list[Row]]:
         "invites": invites(230),
         "work_schedules": work_schedules(210),
         "reservations": reservations(160),
-        "spaces": [
-            {
-                "id": f"d-{number}",
-                "name": f"Desk {number}",
-                "locationId": "1001",
-                "floorId": f"fl-{number % 3}",
-                "isAvailable": number % 4 != 0,
-                "assignedTo": None if number % 5 else {"id": f"e-{number}", "name": NAMES[0]},
-            }
-            for number in range(260)
-        ],
+        "spaces": desks(260) + rooms(20),
     }
 
 
 START = datetime(2024, 3, 1, 8, 0, 0, 185000, tzinfo=UTC)
 
 
-def made(first: datetime, **later: float) -> Row:
+def created_fields(first: datetime, **later: float) -> Row:
     created = first + timedelta(**later)
-    return {"createdAt": moment(created), "updatedAt": moment(created + timedelta(days=1))}
+    return {
+        "createdAt": format_time(created),
+        "updatedAt": format_time(created + timedelta(days=1)),
+    }
 
 
 def person(number: int, prefix: str) -> Row:
@@ -133,7 +118,7 @@ def person(number: int, prefix: str) -> Row:
 
 
 def entries(count: int, first: datetime = START, **step: float) -> list[Row]:
-    """Make `count` visits, `step` apart (an hour if unsaid), the newest still on site."""
+    """Return `count` entries, `step` apart (default: an hour), the newest still on site."""
     apart = timedelta(**step or {"hours": 1})
     return [
         {
@@ -145,30 +130,30 @@ def entries(count: int, first: datetime = START, **step: float) -> list[Row]:
             "customFields": [{"field": "Company", "value": "ACME „GmbH“"}] * (number % 3),
             "flowId": "f-1",
             "locationId": str(1001 + number % 3),
-            "signedInAt": moment(first + number * apart),
+            "signedInAt": format_time(first + number * apart),
             "signedInVia": "kiosk",
-            "signedOutAt": moment(first + number * apart + timedelta(minutes=30))
+            "signedOutAt": format_time(first + number * apart + timedelta(minutes=30))
             if number < count - 5
             else None,
             "signedOutVia": "kiosk" if number < count - 5 else None,
-            "createdAt": moment(first + number * apart),
+            "createdAt": format_time(first + number * apart),
         }
         for number in range(count)
     ]
 
 
 def invites(count: int, first: datetime = START, **step: float) -> list[Row]:
-    """Make `count` invites, made `step` apart (two hours if unsaid)."""
+    """Return `count` invites, created `step` apart (default: two hours)."""
     apart = timedelta(**step or {"hours": 2})
     return [
         {
             "id": f"i-{number}",
             "type": "visitor",
-            "expectedArrivalAt": moment(first + number * apart + timedelta(days=3)),
+            "expectedArrivalAt": format_time(first + number * apart + timedelta(days=3)),
             "expectedDepartureAt": None,
             "approvalStatus": {"status": "approved", "report": []} if number % 9 == 0 else "none",
             "flowId": "f-2",
-            "locationId": "1002",
+            "locationId": str(1001 + number % 3),
             "notes": None if number % 2 else "Needs a parking place",
             "invitee": {"name": NAMES[number % 6], "email": f"guest{number}@example.com"},
             "host": {"name": NAMES[0], "email": "host@example.com", "secretToken": "nested-token"},
@@ -177,36 +162,36 @@ def invites(count: int, first: datetime = START, **step: float) -> list[Row]:
             "photoUrl": None,
             "recurringInviteId": None,
             "secretToken": f"invite-secret-{number}",
-            **made(first, seconds=(number * apart).total_seconds()),
+            **created_fields(first, seconds=(number * apart).total_seconds()),
         }
         for number in range(count)
     ]
 
 
 def work_schedules(count: int, first: datetime = START, **step: float) -> list[Row]:
-    """Make `count` registrations, made `step` apart (two hours if unsaid), in no order."""
+    """Return `count` work schedules, created `step` apart (default: two hours), in no order."""
     apart = timedelta(**step or {"hours": 2})
     return [
         {
             "id": f"w-{number}",
-            "expectedArrivalAt": moment(first + number * apart + timedelta(days=1)),
-            "expectedDepartureAt": moment(first + number * apart + timedelta(days=1, hours=8)),
+            "expectedArrivalAt": format_time(first + number * apart + timedelta(days=1)),
+            "expectedDepartureAt": format_time(first + number * apart + timedelta(days=1, hours=8)),
             "arrivedAt": None,
             "departedAt": None,
             "flowId": "f-1",
-            "locationId": "1001",
+            "locationId": str(1001 + number % 3),
             "status": "confirmed",
             "registrationURL": f"https://example.com/register?token=registration-secret-{number}",
             "reservations": ({"id": "d-1"}, [{"id": "d-1"}], None)[number % 3],
             "scheduledFor": {"type": "employee", **person(number, "e")},
-            **made(first, seconds=(number * apart).total_seconds()),
+            **created_fields(first, seconds=(number * apart).total_seconds()),
         }
         for number in sorted(range(count), key=lambda number: number * 7919 % 1009)
     ]
 
 
 def reservations(count: int, first: datetime | None = None, **step: float) -> list[Row]:
-    """Make `count` bookings, `step` apart (a day if unsaid), some of them still to come."""
+    """Return `count` reservations, `step` apart (default: a day), some in the future."""
     apart = timedelta(**step or {"days": 1})
     first = first or datetime.now(UTC) - timedelta(days=110)
     return [
@@ -214,8 +199,31 @@ def reservations(count: int, first: datetime | None = None, **step: float) -> li
             "id": f"d-{508000 + number}",
             "reservedBy": person(number, "e"),
             "space": {"id": f"d-{number % 50}", "name": f"Desk {number % 50}", "floorId": 7},
-            "startTime": moment(first + number * apart),
-            "endTime": moment(first + number * apart + timedelta(hours=9)),
+            "startTime": format_time(first + number * apart),
+            "endTime": format_time(first + number * apart + timedelta(hours=9)),
         }
         for number in sorted(range(count), key=lambda number: number * 7919 % 1009)
+    ]
+
+
+def desks(count: int) -> list[Row]:
+    """Return `count` spaces of the type DESK."""
+    return [
+        {
+            "id": f"d-{number}",
+            "name": f"Desk {number}",
+            "locationId": str(1001 + number % 3),
+            "floorId": f"fl-{number % 3}",
+            "isAvailable": number % 4 != 0,
+            "assignedTo": None if number % 5 else {"id": f"e-{number}", "name": NAMES[0]},
+        }
+        for number in range(count)
+    ]
+
+
+def rooms(count: int) -> list[Row]:
+    """Return `count` spaces of the type ROOM, which only their ids distinguish from desks."""
+    return [
+        {**desk, "id": f"r-{100_000 + number}", "name": f"Room {number}", "assignedTo": None}
+        for number, desk in enumerate(desks(count))
     ]

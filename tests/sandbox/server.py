@@ -1,4 +1,4 @@
-"""Puts an Envoy behind a free port on loopback."""
+"""Serves a sandbox on a free port of the loopback interface."""
 
 import socket
 import threading
@@ -10,11 +10,11 @@ from pathlib import Path
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
-from tests.sandbox.envoy import Envoy
+from tests.sandbox.app import Envoy
 
 
 class Stage:
-    """A place where one Envoy after the other can be put, behind one address."""
+    """An app whose `envoy` can be replaced while it is being served at one address."""
 
     def __init__(self, envoy: Envoy) -> None:
         self.envoy = envoy
@@ -25,9 +25,11 @@ class Stage:
 
 @contextmanager
 def serve(envoy: Envoy | Stage, certificate: Path | None = None) -> Iterator[str]:
-    """Serve `envoy` while the context lasts; yields its address, such as http://127.0.0.1:4000.
+    """Serve `envoy` within the context; yields its address, such as http://127.0.0.1:4000.
 
-    With a `certificate`, a PEM file that holds its key too, the address is an https one.
+    Args:
+        envoy: What to serve.
+        certificate: A PEM file with a certificate and its key, to serve https.
     """
     listener = socket.create_server(("127.0.0.1", 0))
     config = uvicorn.Config(
@@ -53,7 +55,7 @@ def serve(envoy: Envoy | Stage, certificate: Path | None = None) -> Iterator[str
 
 
 def connections(listener: socket.socket) -> Iterator[socket.socket]:
-    """Yield the connections that come in, until the listener is closed or shut down."""
+    """Yield incoming connections until the listener is closed or shut down."""
     while True:
         try:
             connection, _ = listener.accept()
@@ -63,9 +65,21 @@ def connections(listener: socket.socket) -> Iterator[socket.socket]:
 
 
 def environment(envoy: Envoy, address: str) -> dict[str, str]:
-    """Return the variables that let the tap read `envoy`, with its API key."""
+    """Return the environment variables with which the tap reads `envoy` by its API key."""
     return {
         "TAP_ENVOY_API_KEY": envoy.api_key,
         "TAP_ENVOY_API_URL": f"{address}/v1",
         "TAP_ENVOY_TOKEN_URL": f"{address}/oauth2/token",
+    }
+
+
+def oauth_credentials(envoy: Envoy) -> dict[str, str]:
+    """Return the credentials of the password and refresh grants, by the name of their setting."""
+    scopes = envoy.integration_scopes - {"token.refresh"}
+    return {
+        "CLIENT_ID": envoy.client_id,
+        "CLIENT_SECRET": envoy.client_secret,
+        "USERNAME": envoy.username,
+        "PASSWORD": envoy.password,
+        "REFRESH_TOKEN": envoy.new_refresh_token(*scopes),
     }

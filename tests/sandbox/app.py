@@ -1,7 +1,8 @@
-"""The two addresses of Envoy: the token address and the v1 lists."""
+"""Envoy's token endpoint and the lists of its v1 API, as an ASGI app."""
 
 import asyncio
 import base64
+import random
 import secrets
 import time
 from collections import defaultdict, deque
@@ -16,15 +17,16 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from tests.sandbox import data
-from tests.sandbox.lists import LISTINGS, Habits, Listing, RefusedError, Row, select
+from tests.sandbox.quirks import ChangeSchedule, Quirks, Row
+from tests.sandbox.resources import RESOURCES, emitted_id, respond
 
 if TYPE_CHECKING:
-    from tests.sandbox.bucket import LeakyBucket
+    from tests.sandbox.rate_limits import RateLimit
 
 
 @dataclass(frozen=True)
 class Request:
-    """What the sandbox was asked."""
+    """A request that the sandbox received."""
 
     method: str
     path: str
@@ -35,15 +37,16 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A scripted answer, given instead of the real one.
+class ScriptedResponse:
+    """A response sent instead of the real one.
 
     Attributes:
-        status: The status; 200 with no body lets the real answer pass, after `delay`.
-        body: Bytes, or what is sent as JSON.
-        cut: Breaks the connection in the middle of the body.
-        delay: Seconds before it.
-        effect: Whether the request takes its effect all the same, only its answer is replaced.
+        status: The status; 200 without a body sends the real response, after `delay`.
+        body: Bytes, or a value to send as JSON.
+        cut: Whether the connection breaks in the middle of the body.
+        delay: Seconds before the response.
+        effect: Whether the request has its effect (a grant spends its refresh token) although
+            its response is replaced.
     """
 
     status: int = 200
@@ -54,8 +57,19 @@ class Answer:
     effect: bool = False
 
 
+def status_in_body(status: int | str) -> ScriptedResponse:
+    """Return a response with HTTP status 200 and another status in its body."""
+    return ScriptedResponse(200, {"status": status, "message": "See status"})
+
+
+def random_delays(longest: float, seed: int = 0) -> Callable[[Request], float]:
+    """Return a `response_delay` of up to `longest` seconds, so that responses change places."""
+    rng = random.Random(seed)  # noqa: S311
+    return lambda _: rng.uniform(0, longest)
+
+
 class CutResponse(Response):
-    """Promises more than it sends; the server then closes the connection."""
+    """Announces more bytes than it sends, so that the server closes the connection."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
         headers = [(b"content-length", str(len(self.body) + 1000).encode())]
@@ -64,34 +78,35 @@ class CutResponse(Response):
 
 
 class Envoy:
-    """The state of a sandbox, for a test to set up and to look at."""
+    """The state of a sandbox, for a test to arrange and inspect."""
 
-    def __init__(self) -> None:
-        self.rows: dict[str, list[dict[str, Any]]] = data.company()
-        """The rows of each list, by the name that its stream has."""
-        self.habits = Habits()
+    def __init__(self, quirks: Quirks | None = None) -> None:
+        self.rows: dict[str, list[Row]] = data.all_rows()
+        """The rows of each list as they are now, by the name of its stream."""
+        self.quirks = quirks or Quirks()
+        self.resource_quirks: dict[str, Quirks] = {}
+        """Quirks of single streams, instead of `quirks`."""
+        self.changes = ChangeSchedule()
+        self.response_delay: Callable[[Request], float] = lambda _: 0.0
+        """Seconds between reading a page from the list and sending it."""
+        self.limit: RateLimit | None = None
+        self.rng = random.Random(0)  # noqa: S311
         self.api_key = "key-" + secrets.token_hex(16)
         self.client_id = "client-" + secrets.token_hex(8)
         self.client_secret = "cs-" + secrets.token_hex(16)
         self.username = "api.user@example.com"
         self.password = "pw-&+%\"'\\ß漢=" + secrets.token_hex(8)
-        self.integration_scopes = {"token.refresh"}.union(*(x.scopes for x in LISTINGS.values()))
-        self.largest_page = 100
-        self.meta_keys: tuple[str, ...] | None = ("page", "perPage", "total")
-        self.ignores_page = False
-        self.limit: LeakyBucket | None = None
-        """What there is no room for in it is answered with 429."""
-        self.token_answer: dict[str, Any] = {}
-        """Overrides what a token answer says."""
-        self.before_token: Callable[[], None] = lambda: None
-        """Called before each token answer."""
+        self.integration_scopes = {"token.refresh"}.union(*(x.scopes for x in RESOURCES.values()))
+        self.token_response: dict[str, Any] = {}
+        """Overrides fields of each token response."""
+        self.on_token_request: Callable[[], None] = lambda: None
+        """Called before each token response."""
         self.requests: list[Request] = []
         self.issued: set[str] = set()
-        """Every access and refresh token ever handed out."""
+        """All access and refresh tokens issued so far."""
         self.access_tokens: dict[str, frozenset[str]] = {}
         self.refresh_tokens: dict[str, frozenset[str]] = {}
-        self._selected: dict[tuple[Any, ...], list[Row]] = {}
-        self._scripts: defaultdict[str, deque[Answer]] = defaultdict(deque)
+        self._scripts: defaultdict[str, deque[ScriptedResponse]] = defaultdict(deque)
         self.app = Starlette(
             routes=[
                 Route("/oauth2/token", self._token, methods=["POST"]),
@@ -99,27 +114,34 @@ class Envoy:
             ]
         )
 
-    # What tests say and ask
+    def script(self, path: str, *responses: ScriptedResponse) -> None:
+        """Send these responses to the next requests for `path`, then real ones again."""
+        self._scripts[path].extend(responses)
 
-    def script(self, path: str, *answers: Answer) -> None:
-        """Give these answers to the next requests for `path`, then the real ones again."""
-        self._scripts[path].extend(answers)
-
-    def asked(self, path: str) -> list[Request]:
+    def requests_for(self, path: str) -> list[Request]:
         """Return the requests for `path` so far."""
         return [request for request in self.requests if request.path == path]
 
     def new_refresh_token(self, *scopes: str) -> str:
-        """Hand out a refresh token, as an earlier login would have."""
+        """Issue a refresh token, as an earlier sign-in would have."""
         return self._issue(self.refresh_tokens, frozenset({"token.refresh", *scopes}))
 
-    def revoke(self) -> None:
+    def revoke_access_tokens(self) -> None:
         """Make every access token invalid."""
         self.access_tokens.clear()
 
+    def quirks_of(self, stream: str) -> Quirks:
+        """Return the quirks that apply to the list of `stream`."""
+        return self.resource_quirks.get(stream, self.quirks)
+
+    def stable_ids(self, stream: str) -> set[str]:
+        """Return the ids, as the tap emits them, of the rows that existed throughout."""
+        stable = self.changes.stable_rows(self.rows[stream])
+        return {emitted_id(row, self.quirks_of(stream)) for row in stable}
+
     @property
     def secrets(self) -> set[str]:
-        """Everything that nobody may see."""
+        """All values that must never appear in output or logs."""
         basic = base64.b64encode(f"{self.client_id}:{self.client_secret}".encode()).decode()
         return {
             self.api_key,
@@ -130,15 +152,15 @@ class Envoy:
             *self.issued,
         }
 
-    # The token address
+    # The token endpoint
 
     async def _token(self, http: HttpRequest) -> Response:
         form: dict[str, str] = {}
         if http.headers.get("content-type", "").startswith("multipart/form-data;"):
             async with http.form() as parts:
                 form = {name: value for name, value in parts.items() if isinstance(value, str)}
-        scripted = await self._record(http, form)
-        self.before_token()
+        scripted = await self._scripted(self._record(http, form))
+        self.on_token_request()
         if scripted is None:
             return self._grant(http, form)
         if scripted.effect:
@@ -155,8 +177,8 @@ class Envoy:
     def _password_grant(self, http: HttpRequest, form: dict[str, str]) -> Response:
         if form.keys() != {"grant_type", "username", "password", "scope"}:
             return _refused(400, "invalid_request", "exactly four fields are expected")
-        wanted = base64.b64encode(f"{self.client_id}:{self.client_secret}".encode()).decode()
-        if http.headers.get("authorization") != f"Basic {wanted}":
+        expected = base64.b64encode(f"{self.client_id}:{self.client_secret}".encode()).decode()
+        if http.headers.get("authorization") != f"Basic {expected}":
             return _refused(401, "invalid_client")
         if (form["username"], form["password"]) != (self.username, self.password):
             return _refused(401, "invalid_grant", "The user or the password is wrong.")
@@ -172,14 +194,14 @@ class Envoy:
             return _refused(400, "invalid_request", "the client belongs in the body")
         if (form["client_id"], form["client_secret"]) != (self.client_id, self.client_secret):
             return _refused(401, "invalid_client")
-        scopes = self.refresh_tokens.pop(form["refresh_token"], None)  # good for one use
+        scopes = self.refresh_tokens.pop(form["refresh_token"], None)  # valid once
         if scopes is None:
             return _refused(401, "invalid_grant", "The refresh token is not valid.")
         return self._tokens(scopes)
 
     def _tokens(self, scopes: frozenset[str]) -> Response:
         refreshable = "token.refresh" in scopes
-        answer = {
+        body = {
             "token_type": "Bearer",
             "access_token": self._issue(self.access_tokens, scopes),
             "expires_in": 86400,
@@ -188,7 +210,7 @@ class Envoy:
             "state": None,
             "company_id": "10000",
         }
-        return JSONResponse(answer | self.token_answer)
+        return JSONResponse(body | self.token_response)
 
     def _issue(self, tokens: dict[str, frozenset[str]], scopes: frozenset[str]) -> str:
         token = "tok-" + secrets.token_urlsafe(24)
@@ -199,25 +221,28 @@ class Envoy:
     # The lists
 
     async def _list(self, http: HttpRequest) -> Response:
-        scripted = await self._record(http)
+        request = self._record(http)
+        scripted = await self._scripted(request)
         if scripted is not None:
             return _scripted_response(scripted)
-        listing = LISTINGS.get(http.path_params["name"])
-        if listing is None:
+        stream = http.path_params["name"].replace("-", "_")
+        if stream not in RESOURCES or request.path != list_path(stream):
             return JSONResponse({"message": "Not found"}, 404)
-        if refusal := self._refuse(http, listing.scopes) or self._hold_back():
+        if refusal := self._authorize(http, RESOURCES[stream].scopes) or self._throttle():
             return refusal
-        rows = self.rows[http.path_params["name"].replace("-", "_")]
-        try:
-            return self._page(listing, rows, dict(http.query_params))
-        except (RefusedError, ValueError) as error:
-            return JSONResponse({"message": str(error)}, 400)
+        rows, quirks = self.rows[stream], self.quirks_of(stream)
+        status, body = respond(RESOURCES[stream], rows, request.query, quirks, self.rng)
+        self.changes.after_request(stream, rows)
+        response = JSONResponse(body, status)
+        if delay := self.response_delay(request):
+            await asyncio.sleep(delay)
+        return response
 
-    def _refuse(self, http: HttpRequest, needed: frozenset[str]) -> Response | None:
+    def _authorize(self, http: HttpRequest, needed: frozenset[str]) -> Response | None:
         key, bearer = http.headers.get("x-api-key"), http.headers.get("authorization", "")
         if key is not None:
             if bearer:
-                return JSONResponse({"message": "one way in at a time"}, 400)
+                return JSONResponse({"message": "Use one authentication method"}, 400)
             if key != self.api_key:
                 return JSONResponse({"status": 401, "message": "Unauthorized"}, 200)
             granted: frozenset[str] | set[str] = self.integration_scopes
@@ -226,58 +251,45 @@ class Envoy:
             if token not in self.access_tokens:
                 return JSONResponse({"message": "Unauthorized"}, 401)
             granted = self.access_tokens[token]
-        if needed <= granted:
+        return None if needed <= granted else JSONResponse({"message": "Forbidden"}, 403)
+
+    def _throttle(self) -> Response | None:
+        if self.limit is None or self.limit.allows():
             return None
-        return JSONResponse({"message": "Forbidden"}, 403)
+        wait = self.limit.retry_after
+        headers = None if wait is None else {"Retry-After": wait}
+        return JSONResponse({"message": "Too many requests"}, 429, headers)
 
-    def _hold_back(self) -> Response | None:
-        """Refuse what is too much."""
-        if self.limit is None or self.limit.takes():
-            return None
-        return JSONResponse({"message": "Too many requests"}, 429)
+    # Scripts
 
-    def _page(
-        self, listing: Listing, rows: list[dict[str, Any]], query: dict[str, str]
-    ) -> Response:
-        number, asked = int(query.get("page", "1")), int(query.get("perPage", listing.size))
-        if number < 1 or asked < 1:
-            raise RefusedError("bad page")
-        if number * asked > self.habits.depth:
-            raise RefusedError("page * perPage is too deep")
-        size = min(asked, self.largest_page)
-        # Later pages are of the list as it was when the first one was asked for.
-        which = (id(rows), *sorted((k, v) for k, v in query.items() if k != "page"))
-        if number == 1 or which not in self._selected:
-            self._selected[which] = select(listing, rows, query, self.habits)
-        rows = self._selected[which]
-        start = 0 if self.ignores_page else (number - 1) * size
-        body: dict[str, Any] = {"data": rows[start : start + size]}
-        meta = {"page": number, "perPage": size, "total": len(rows), "relationships": []}
-        if self.meta_keys is not None:
-            body["meta"] = {key: meta[key] for key in self.meta_keys}
-        return JSONResponse(body)
+    def _record(self, http: HttpRequest, form: dict[str, str] | None = None) -> Request:
+        query, headers = dict(http.query_params), dict(http.headers)
+        request = Request(http.method, http.url.path, query, headers, form or {})
+        self.requests.append(request)
+        return request
 
-    async def _record(self, http: HttpRequest, form: dict[str, str] | None = None) -> Answer | None:
-        path = http.url.path
-        self.requests.append(
-            Request(http.method, path, dict(http.query_params), dict(http.headers), form or {})
-        )
-        scripts = self._scripts[path]
+    async def _scripted(self, request: Request) -> ScriptedResponse | None:
+        scripts = self._scripts[request.path]
         if not scripts:
             return None
-        answer = scripts.popleft()
-        await asyncio.sleep(answer.delay)
-        passes = answer.status == 200 and answer.body is None and not answer.cut
-        return None if passes else answer
+        scripted = scripts.popleft()
+        await asyncio.sleep(scripted.delay)
+        is_real = scripted.status == 200 and scripted.body is None and not scripted.cut
+        return None if is_real else scripted
 
 
-def _scripted_response(answer: Answer) -> Response:
-    headers = dict(answer.headers)
-    if answer.cut:
-        return CutResponse(b'{"data": [{"id": "1"}]}', answer.status)
-    if isinstance(answer.body, bytes):
-        return Response(answer.body, answer.status, headers)
-    return JSONResponse(answer.body, answer.status, headers)
+def list_path(stream: str) -> str:
+    """Return the path of a stream's list, such as /v1/work-schedules."""
+    return f"/v1/{stream.replace('_', '-')}"
+
+
+def _scripted_response(scripted: ScriptedResponse) -> Response:
+    headers = dict(scripted.headers)
+    if scripted.cut:
+        return CutResponse(b'{"data": [{"id": "1"}]}', scripted.status)
+    if isinstance(scripted.body, bytes):
+        return Response(scripted.body, scripted.status, headers)
+    return JSONResponse(scripted.body, scripted.status, headers)
 
 
 def _refused(status: int, error: str, description: str | None = None) -> Response:
