@@ -124,6 +124,8 @@ def _parse_value(name: str, text: str, hint: Any) -> Any:
     choices = {str(choice): choice for choice in _choices(hint)}
     if choices and text not in choices:
         raise ValueError(f"{name}={text}: must be one of {', '.join(choices)}")
+    if not choices and not text.isdecimal():
+        raise ValueError(f"{name}={text}: must be a number")
     return choices[text] if choices else int(text)
 
 

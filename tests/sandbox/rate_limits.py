@@ -1,88 +1,74 @@
-"""Three ways to limit requests per second."""
+"""Three ways in which Envoy may limit the requests of a second."""
 
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass, field
 
 
-class RateLimit(Protocol):
-    """Decides whether a request is served or answered with 429.
+@dataclass
+class RateLimit(ABC):
+    """Decides which requests are answered with 429.
 
     Attributes:
-        retry_after: The `Retry-After` header of a 429 response; None leaves the header out.
+        per_second: The limit.
+        retry_after: The `Retry-After` header of a 429 response; None: no such header.
+        clock: Returns a time in seconds.
     """
 
-    retry_after: str | None
+    per_second: float
+    retry_after: str | None = None
+    clock: Callable[[], float] = time.monotonic
 
-    def allows(self) -> bool: ...
+    @abstractmethod
+    def allows(self) -> bool:
+        """Count a request; return whether it is served."""
 
 
-class LeakyBucket:
-    """Accept a burst of `per_second` requests, then one request per interval."""
+@dataclass
+class LeakyBucket(RateLimit):
+    """Allows a burst of `per_second` requests, then evenly spaced ones."""
 
-    def __init__(
-        self,
-        per_second: float,
-        retry_after: str | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.retry_after = retry_after
-        self._per_second = per_second
-        self._clock = clock
-        self._level = 0.0
-        self._updated = clock()
+    _level: float = 0.0
+    _updated: float = 0.0
 
     def allows(self) -> bool:
-        now = self._clock()
-        self._level = max(0.0, self._level - (now - self._updated) * self._per_second)
+        now = self.clock()
+        self._level = max(0.0, self._level - (now - self._updated) * self.per_second)
         self._updated = now
-        if self._level + 1 > self._per_second:
+        if self._level + 1 > self.per_second:
             return False
         self._level += 1
         return True
 
 
-class FixedWindow:
-    """Accept `per_second` requests in each whole second of the clock."""
+@dataclass
+class FixedWindow(RateLimit):
+    """Allows `per_second` requests in each whole second of the clock."""
 
-    def __init__(
-        self,
-        per_second: int,
-        retry_after: str | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.retry_after = retry_after
-        self._per_second = per_second
-        self._clock = clock
-        self._second = -1
-        self._count = 0
+    _second: int = -1
+    _count: int = 0
 
     def allows(self) -> bool:
-        second = int(self._clock())
+        second = int(self.clock())
         if second != self._second:
             self._second, self._count = second, 0
         self._count += 1
-        return self._count <= self._per_second
+        return self._count <= self.per_second
 
 
-class SlidingWindow:
-    """Accept at most `per_second` requests in any period of one second."""
+@dataclass
+class SlidingWindow(RateLimit):
+    """Allows `per_second` requests in any period of one second."""
 
-    def __init__(
-        self,
-        per_second: int,
-        retry_after: str | None = None,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.retry_after = retry_after
-        self._clock = clock
-        self._accepted: deque[float] = deque(maxlen=per_second)
+    _allowed: deque[float] = field(default_factory=deque)
 
     def allows(self) -> bool:
-        now = self._clock()
-        is_full = len(self._accepted) == self._accepted.maxlen
-        if is_full and now - self._accepted[0] < 1:
+        now = self.clock()
+        while self._allowed and now - self._allowed[0] >= 1:
+            self._allowed.popleft()
+        if len(self._allowed) >= self.per_second:
             return False
-        self._accepted.append(now)  # drops the oldest
+        self._allowed.append(now)
         return True

@@ -12,23 +12,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from tests.sandbox.pages import DEPTH, Page, QueryRejectedError, describe_pages
 from tests.sandbox.quirks import Quirks, Row
 from tests.sandbox.timestamps import parse_time, reformat
 
-DEPTH = 10_000
-"""The documented limit of page × perPage for invites."""
-MAX_PER_PAGE = 100
 MAX_WINDOW = timedelta(days=30)
 WINDOW_PARAMETERS = {"startTime", "endTime"}
 CACHED_SELECTIONS = 32
-
-
-class QueryRejectedError(Exception):
-    """A query that Envoy answers with an error."""
-
-    def __init__(self, message: str, status: int = 400) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 # Filters
@@ -257,7 +247,7 @@ def respond(
     """
     try:
         effective = _accepted_parameters(resource, query, quirks)
-        page = _Page.parse(resource, effective, quirks)
+        page = Page.parse(effective, resource.per_page, resource.max_rows, quirks)
         selected = _select(resource, rows, effective, quirks)
         if quirks.unstable:
             selected = sort_rows(resource, rng.sample(selected, len(selected)), effective, quirks)
@@ -265,10 +255,10 @@ def respond(
     except QueryRejectedError as error:
         return error.status, {"message": str(error)}
     body: dict[str, Any] = {"data": _render(sent, quirks)}
-    meta = _meta(page, len(sent), len(selected), len(rows), quirks)
-    if meta and quirks.per_page_echoed and "perPage" in meta and "perPage" in query:
-        meta["perPage"] = type(meta["perPage"])(query["perPage"])
-    return 200, body if meta is None else body | {"meta": meta}
+    if quirks.meta != "missing":
+        counts = {"sent": len(sent), "selected": len(selected), "existing": len(rows)}
+        body["meta"] = describe_pages(page, query.get("perPage"), quirks, **counts)
+    return 200, body
 
 
 def _accepted_parameters(
@@ -307,12 +297,7 @@ class _Selection:
     selected: list[Row]
 
     def is_current(self, source: list[Row], values: list[list[Any]]) -> bool:
-        return (
-            self.source is source
-            and len(self.rows) == len(source)
-            and all(map(operator.is_, self.rows, source))
-            and self.values == values
-        )
+        return self.source is source and self.rows == source and self.values == values
 
 
 _selections: OrderedDict[Any, _Selection] = OrderedDict()
@@ -384,101 +369,16 @@ def sort_rows(
 
 
 def _sort_by(name: str, rows: list[Row], *, reverse: bool) -> list[Row]:
-    to_key: Callable[[Any], Any] = parse_time if name.endswith("At") else _text
-    keys = [to_key(row.get(name)) for row in rows]
-    known = [index for index, key in enumerate(keys) if key is not None]
-    known.sort(key=keys.__getitem__, reverse=reverse)
-    return [rows[n] for n in known] + [
-        row for row, key in zip(rows, keys, strict=True) if key is None
-    ]
-
-
-def _text(value: Any) -> str | None:
-    return None if value is None else str(value)
-
-
-# Pages
-
-
-@dataclass(frozen=True)
-class _Page:
-    number: int
-    requested: int  # rows
-    size: int
-    index: int  # from 0
-
-    @classmethod
-    def parse(cls, resource: Resource, query: Mapping[str, str], quirks: Quirks) -> "_Page":
-        number = _number(query, "page", quirks.first_page)
-        requested = _number(query, "perPage", resource.per_page)
-        if number < quirks.first_page or requested < 1:
-            raise QueryRejectedError("page and perPage must be positive")
-        if "perPage" in query and 0 < quirks.max_per_page_accepted < requested:
-            raise QueryRejectedError("perPage is too large", quirks.rejected_status)
-        clamp = max(MAX_PER_PAGE, resource.per_page) if quirks.clamp is None else quirks.clamp
-        size = quirks.fixed_size or min(requested, clamp)
-        page = cls(number, requested, size, number - quirks.first_page)
-        page.check_depth(resource.max_rows if quirks.max_rows is None else quirks.max_rows, quirks)
-        return page
-
-    def check_depth(self, max_rows: int, quirks: Quirks) -> None:
-        if 0 < max_rows < (self.index + 1) * self.requested:
-            raise QueryRejectedError(f"page * perPage must not exceed {max_rows}")
-        if 0 < quirks.max_pages < self.index + 1:
-            raise QueryRejectedError(f"page must not exceed {quirks.max_pages}")
-
-    def cut(self, rows: list[Row], quirks: Quirks) -> list[Row]:
-        if quirks.single_response:
-            return rows
-        last = max(0, (len(rows) - 1) // self.size)
-        if self.index > last and isinstance(quirks.past_end, int):
-            raise QueryRejectedError("There is no such page", quirks.past_end)
-        index = min(self.index, last) if quirks.past_end == "repeat" else self.index
-        return rows[index * self.size : (index + 1) * self.size]
-
-
-def _number(query: Mapping[str, str], name: str, default: int) -> int:
-    try:
-        return int(query.get(name, default))
-    except ValueError:
-        raise QueryRejectedError(f"{name} must be a number") from None
-
-
-def _meta(
-    page: _Page, sent: int, selected: int, existing: int, quirks: Quirks
-) -> dict[str, Any] | None:
-    if quirks.meta == "missing":
-        return None
-    if quirks.meta == "relationships":
-        return {"relationships": []}
-    size = selected if quirks.single_response else page.size
-    totals: dict[str, int | None] = {
-        "honest": selected,
-        "renamed": selected,
-        "page": sent,
-        "pages": -(-selected // max(1, size)),
-        "too_small": selected // 2,
-        "zero": 0,
-        "negative": -1,
-        "null": None,
-        "capped": min(selected, DEPTH),
-        "unfiltered": existing,
-    }
-    meta: dict[str, Any] = {
-        "page": page.number,
-        "perPage": size,
-        "totalCount" if quirks.total == "renamed" else "total": totals[quirks.total],
-    }
-    if quirks.meta == "total_only":
-        del meta["page"], meta["perPage"]
-    if quirks.numbers_as_strings:
-        meta = {name: _text(value) for name, value in meta.items()}
-    return meta
+    to_key: Callable[[Any], Any] = parse_time if name.endswith("At") else str
+    keyed = [(None if row.get(name) is None else to_key(row[name]), row) for row in rows]
+    known = [pair for pair in keyed if pair[0] is not None]
+    known.sort(key=operator.itemgetter(0), reverse=reverse)
+    return [row for _, row in known] + [row for key, row in keyed if key is None]
 
 
 def _render(rows: list[Row], quirks: Quirks) -> list[Row]:
     if quirks.timestamps == "iso_ms" and not quirks.numeric_ids:
-        return rows
+        return [row.copy() for row in rows]
     return [{key: _render_value(key, row[key], quirks) for key in row} for row in rows]
 
 
