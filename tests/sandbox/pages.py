@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tests.sandbox.quirks import Quirks, Row
+from tests.sandbox.quirks import Quirks
 
 DEPTH = 10_000
 """The documented limit of page × perPage for invites."""
@@ -66,19 +66,19 @@ class Page:
             raise QueryRejectedError(f"page must not exceed {quirks.max_pages}")
         return cls(number, index, size)
 
-    def cut(self, rows: list[Row], quirks: Quirks) -> list[Row]:
-        """Return the rows of this page.
+    def part(self, rows: int, quirks: Quirks) -> slice:
+        """Return which of the `rows` of the list this page contains.
 
         Raises:
             QueryRejectedError: If the page is past the end, and that is an error.
         """
         if quirks.single_response:
-            return rows
-        last = max(0, (len(rows) - 1) // self.size)
+            return slice(0, rows)
+        last = max(0, (rows - 1) // self.size)
         if self.index > last and isinstance(quirks.past_end, int):
             raise QueryRejectedError("There is no such page", quirks.past_end)
         index = min(self.index, last) if quirks.past_end == "repeat" else self.index
-        return rows[index * self.size : (index + 1) * self.size]
+        return slice(index * self.size, (index + 1) * self.size)
 
 
 def _number(query: Mapping[str, str], name: str, default: int) -> int:

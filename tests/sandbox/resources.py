@@ -248,15 +248,15 @@ def respond(
     try:
         effective = _accepted_parameters(resource, query, quirks)
         page = Page.parse(effective, resource.per_page, resource.max_rows, quirks)
-        selected = _select(resource, rows, effective, quirks)
-        if quirks.unstable:
-            selected = sort_rows(resource, rng.sample(selected, len(selected)), effective, quirks)
-        sent = page.cut(selected, quirks)
+        selection = _select(resource, rows, effective, quirks)
+        part = page.part(len(selection.selected), quirks)
     except QueryRejectedError as error:
         return error.status, {"message": str(error)}
+    sent = selection.shuffle(part, rng) if quirks.unstable else selection.selected[part]
     body: dict[str, Any] = {"data": _render(sent, quirks)}
     if quirks.meta != "missing":
-        counts = {"sent": len(sent), "selected": len(selected), "existing": len(rows)}
+        selected = len(selection.selected)
+        counts = {"sent": len(sent), "selected": selected, "existing": len(rows)}
         body["meta"] = describe_pages(page, query.get("perPage"), quirks, **counts)
     return 200, body
 
@@ -272,46 +272,66 @@ def _accepted_parameters(
     return {name: value for name, value in query.items() if name not in quirks.ignored}
 
 
-def _select(
-    resource: Resource, rows: list[Row], query: Mapping[str, str], quirks: Quirks
-) -> list[Row]:
-    """Filter and sort, or return the cached result if no row has changed."""
-    parameters = {k: v for k, v in query.items() if k not in {"page", "perPage"}}
-    key = id(rows), resource, frozenset(parameters.items()), quirks
-    values = _values(resource, rows, parameters, quirks)
-    cached = _selections.get(key)
-    if cached is None or not cached.is_current(rows, values):
-        selected = filter_rows(resource, rows, parameters, quirks)
-        selected = sort_rows(resource, selected, parameters, quirks)
-        _selections[key] = cached = _Selection(rows, list(rows), values, selected)
-        if len(_selections) > CACHED_SELECTIONS:
-            _selections.popitem(last=False)
-    return cached.selected
-
-
 @dataclass(frozen=True)
 class _Selection:
+    """The filtered and sorted rows of a list, valid until one of its rows changes."""
+
     source: list[Row]
     rows: list[Row]  # of the source, at that time
     values: list[list[Any]]  # that filters and order depend on
     selected: list[Row]
+    sort_keys: list[tuple[Any, ...]]  # of the selected rows, if the order is unstable
 
     def is_current(self, source: list[Row], values: list[list[Any]]) -> bool:
         return self.source is source and self.rows == source and self.values == values
+
+    def shuffle(self, part: slice, rng: random.Random) -> list[Row]:
+        """Return a part of the list in which rows with equal sort keys have changed places."""
+        keys, rows = self.sort_keys, list[Row]()
+        start, stop, _ = part.indices(len(keys))
+        first = start
+        while 0 < first < stop and keys[first - 1] == keys[start]:
+            first -= 1
+        while start < stop:
+            last = start
+            while last < len(keys) and keys[last] == keys[start]:
+                last += 1
+            rows += rng.sample(self.selected[first:last], min(stop, last) - start)
+            start = first = last
+        return rows
 
 
 _selections: OrderedDict[Any, _Selection] = OrderedDict()
 
 
-def _values(
+def _select(
     resource: Resource, rows: list[Row], query: Mapping[str, str], quirks: Quirks
-) -> list[list[Any]]:
+) -> _Selection:
+    """Filter and sort, or return the cached result if no row has changed."""
+    parameters = {k: v for k, v in query.items() if k not in {"page", "perPage"}}
+    key = id(rows), resource, frozenset(parameters.items()), quirks
+    order = _order_fields(resource, parameters, quirks)
+    values = [[row.get(name) for row in rows] for name in order | _filter_fields(resource, query)]
+    cached = _selections.get(key)
+    if cached is None or not cached.is_current(rows, values):
+        selected = filter_rows(resource, rows, parameters, quirks)
+        selected = sort_rows(resource, selected, parameters, quirks)
+        sort_keys = [tuple(map(row.get, order)) for row in selected if quirks.unstable]
+        _selections[key] = cached = _Selection(rows, list(rows), values, selected, sort_keys)
+        if len(_selections) > CACHED_SELECTIONS:
+            _selections.popitem(last=False)
+    return cached
+
+
+def _order_fields(resource: Resource, query: Mapping[str, str], quirks: Quirks) -> set[str]:
     sort = query.get("sort", resource.default_sort)
+    names = {resource.sorts[sort]} if sort and sort in resource.sorts else set()
+    return names | ({resource.group_by} if quirks.order == "grouped" else set())
+
+
+def _filter_fields(resource: Resource, query: Mapping[str, str]) -> set[str]:
     names = {resource.filters[name].field for name in query if name in resource.filters}
-    names |= {resource.sorts[sort]} if sort and sort in resource.sorts else set()
-    names |= {resource.group_by} if quirks.order == "grouped" else set()
-    names |= WINDOW_PARAMETERS if resource.is_windowed else set()
-    return [[row.get(name) for row in rows] for name in names]
+    return names | (WINDOW_PARAMETERS if resource.is_windowed else set())
 
 
 def filter_rows(
