@@ -38,22 +38,19 @@ class Filter:
 
 
 def is_at_or_after(value: Any, limit: str, quirks: Quirks) -> bool:
-    return _compare(value, limit, quirks, 1)
+    return _follows(parse_time(value), parse_time(limit), quirks)
 
 
 def is_at_or_before(value: Any, limit: str, quirks: Quirks) -> bool:
-    return _compare(value, limit, quirks, -1)
+    return _follows(parse_time(limit), parse_time(value), quirks)
 
 
-def _compare(value: Any, limit: str, quirks: Quirks, direction: int) -> bool:
-    time, bound = parse_time(value), parse_time(limit)
-    if time is None or bound is None:
+def _follows(later: datetime | None, earlier: datetime | None, quirks: Quirks) -> bool:
+    if later is None or earlier is None:
         return False
     if quirks.whole_seconds:
-        time, bound = time.replace(microsecond=0), bound.replace(microsecond=0)
-    if time == bound:
-        return quirks.inclusive
-    return (time > bound) == (direction > 0)
+        later, earlier = later.replace(microsecond=0), earlier.replace(microsecond=0)
+    return later > earlier or (quirks.inclusive and later == earlier)
 
 
 def is_one_of(value: Any, wanted: str, quirks: Quirks) -> bool:  # noqa: ARG001
@@ -84,10 +81,9 @@ def is_in_window(row: Row, start: datetime, end: datetime, quirks: Quirks) -> bo
         return True
     ends = parse_time(row.get("endTime")) or begins
     if quirks.window == "overlaps":
-        return begins <= end and ends >= start
-    if quirks.window == "within":
-        return start <= begins and ends <= end
-    return start <= begins <= end
+        return _follows(end, begins, quirks) and _follows(ends, start, quirks)
+    last = ends if quirks.window == "within" else begins
+    return _follows(begins, start, quirks) and _follows(end, last, quirks)
 
 
 # The lists
