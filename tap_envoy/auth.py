@@ -158,7 +158,7 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         self._cache = token_cache or NullTokenCache()
         self._now = now
         self._lock = threading.Lock()
-        self._issued_at = self._renew_at = 0.0
+        self._renew_at = 0.0
         self._refresh_until: float | None = None
         self._configured_refresh_token = refresh_token
         self._rejected_token: str | None = None
@@ -210,7 +210,7 @@ class EnvoyAuthenticator(OAuthAuthenticator):
             if request.headers.get("Authorization") != f"Bearer {token}":
                 return True  # another thread has renewed it
             is_replacement = self._rejected_token not in {None, token}
-            if is_replacement and self._timestamp < self._issued_at + REPLACEMENT_PERIOD:
+            if is_replacement and self._age < REPLACEMENT_PERIOD:
                 return False
             self._renew_at = 0.0
             self._rejected_token = token
@@ -225,6 +225,12 @@ class EnvoyAuthenticator(OAuthAuthenticator):
     def _timestamp(self) -> float:
         """The present time in seconds since 1970."""
         return self._now().timestamp()
+
+    @property
+    def _age(self) -> float:
+        """Seconds since this run was issued an access token."""
+        issued = self.last_refreshed
+        return (self._now() - issued).total_seconds() if issued else math.inf
 
     @override
     def update_access_token(self) -> None:
@@ -312,18 +318,18 @@ class EnvoyAuthenticator(OAuthAuthenticator):
 
     def _store(self, response: Mapping[str, Any]) -> None:
         """Use the tokens of a response, once they are in the cache."""
-        now = self._timestamp
+        now = self._now()
         lifetime = _seconds(response.get("expires_in"), ACCESS_TOKEN_LIFETIME)
         company = response.get("company_id")
         self.company_id = company if isinstance(company, str) and company.isalnum() else None
         refresh_token = response.get("refresh_token")
         if isinstance(refresh_token, str) and refresh_token:
             self.refresh_token = refresh_token
-            self._refresh_until = now + _seconds(
+            self._refresh_until = now.timestamp() + _seconds(
                 response.get("refresh_token_expires_in"), REFRESH_TOKEN_LIFETIME
             )
         self._add_secrets(response["access_token"], self.refresh_token)
-        renew_at = now + lifetime - min(EXPIRY_MARGIN, lifetime / 10)
+        renew_at = now.timestamp() + lifetime - min(EXPIRY_MARGIN, lifetime / 10)
         self._cache.store(
             CachedToken(
                 response["access_token"],
@@ -334,7 +340,9 @@ class EnvoyAuthenticator(OAuthAuthenticator):
             )
         )
         self.access_token = response["access_token"]
-        self._issued_at, self._renew_at = now, renew_at
+        self.expires_in = int(lifetime)
+        self.last_refreshed = now
+        self._renew_at = renew_at
 
 
 def _seconds(value: Any, documented: float) -> float:

@@ -1,0 +1,119 @@
+"""HTTP servers on loopback for unit tests, each answering as a function says."""
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from email.parser import BytesParser
+from email.policy import HTTP
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, cast
+
+from typing_extensions import override
+
+
+@dataclass(frozen=True)
+class Received:
+    """A request that the server got."""
+
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def form(self) -> dict[str, str]:
+        """The fields of a multipart body."""
+        head = f"Content-Type: {self.headers['content-type']}\r\n\r\n".encode()
+        message = BytesParser(policy=HTTP).parsebytes(head + self.body)
+        return {
+            str(part.get_param("name", header="content-disposition")): cast(
+                "bytes", part.get_payload(decode=True)
+            ).decode()
+            for part in message.iter_parts()
+        }
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A response to send; a body that is not bytes is sent as JSON."""
+
+    status: int = 200
+    body: Any = b""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def serve(answer: Callable[[Received], Reply | None]) -> Iterator[str]:
+    """Serve `answer`, where None closes the connection; yield the base URL."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_request(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            reply = answer(Received(self.path, headers, body))
+            if reply is None:
+                self.close_connection = True
+                return
+            content = (
+                reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+            )
+            self.send_response(reply.status)
+            for name, value in reply.headers.items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = handle_request  # noqa: N815
+
+        @override
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.block_on_close = False
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@contextmanager
+def serve_socket(answer: Callable[[socket.socket], None]) -> Iterator[str]:
+    """Call `answer` with each connection, after its request was read; yield the base URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def work(connection: socket.socket) -> None:
+        with connection:
+            connection.recv(65536)
+            with suppress(OSError):  # the client has closed
+                answer(connection)
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=work, args=(connection,), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+
+
+def unused_port() -> int:
+    """Return a port on which nothing listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
