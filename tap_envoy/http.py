@@ -116,7 +116,7 @@ class RateLimiter:
             self._rate = lowered
             self._lowered_at = self._raised_at = now
         self._logger.warning(
-            "Rate limit reached (HTTP 429); continuing with %.2g requests per second.", lowered
+            "Rate limit reached (HTTP 429); continuing with %.1f requests per second.", lowered
         )
 
     def succeeded(self) -> None:
