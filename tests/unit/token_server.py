@@ -4,9 +4,9 @@ import random
 import threading
 import time
 from base64 import b64encode
+from typing import TYPE_CHECKING
 
 from tests.unit.local_server import Received, Reply
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
