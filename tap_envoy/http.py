@@ -297,7 +297,8 @@ class RetryPolicy:
     Attributes:
         initial_wait: Seconds before the first retry, at most.
         max_wait: Seconds between two attempts, at most, unless the server asks for more.
-        max_time: Seconds since the first attempt after which a failed one is the last.
+        max_time: Seconds after the first failure from which on a failed attempt is the last;
+            0 for a single attempt.
         clock: Returns seconds from an arbitrary origin.
         sleep: Waits for a number of seconds.
     """
@@ -336,9 +337,8 @@ class RetryPolicy:
 
         The waiting is done here, and `backoff` gets zeros, because its sleep cannot be replaced.
         """
-        start = self.clock()
         error = yield 0.0
-        attempt = 0
+        start, attempt = self.clock(), 0
         while True:
             elapsed = self.clock() - start
             if elapsed >= self.max_time:

@@ -295,6 +295,16 @@ def test_final_error_is_not_retried() -> None:
     assert time.slept == []
 
 
+def test_slow_first_failure_is_still_retried() -> None:
+    time = VirtualTime()
+
+    def errors(attempt: int) -> TransientError | None:
+        time.sleep(600)
+        return ResponseLostError("Lost.") if attempt == 1 else None
+
+    assert outcome(time, errors) == 2
+
+
 def test_without_time_one_attempt_is_made() -> None:
     attempts = []
 
