@@ -46,8 +46,8 @@ REFRESH_TOKEN_LIFETIME = 30 * 24 * 3600.0
 EXPIRY_MARGIN = 300.0
 """Seconds before its end at which an access token is renewed, or a tenth of its lifetime."""
 
-REPLACEMENT_PERIOD = 60.0
-"""Seconds in which a token that replaced a rejected one must not be rejected, too."""
+MAX_RESENDS = 3
+"""How often a request is sent again after its access token was rejected."""
 
 REFUSAL_STATUSES = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 """What the token endpoint returns for wrong credentials: 401 in clients, the rest inferred."""
@@ -105,7 +105,7 @@ class EnvoyApiKeyAuthenticator(APIKeyAuthenticator):
         """Return a sentence that names the authentication method."""
         return "Signing in with the Client API Key (`api_key`)."
 
-    def invalidate(self, _request: requests.PreparedRequest) -> bool:
+    def invalidate(self, _request: requests.PreparedRequest, *, resends: int = 0) -> bool:  # noqa: ARG002
         """Return False: a rejected key stays rejected."""
         return False
 
@@ -198,19 +198,22 @@ class EnvoyAuthenticator(OAuthAuthenticator):
             self.update_access_token()
         return f"Signed in to company {self.company_id}." if self.company_id else "Signed in."
 
-    def invalidate(self, request: requests.PreparedRequest) -> bool:
+    def invalidate(self, request: requests.PreparedRequest, *, resends: int = 0) -> bool:
         """Stop using the access token that was rejected with `request`.
 
+        Args:
+            request: The rejected request.
+            resends: How often it was sent again already.
+
         Returns:
-            Whether the request may be sent again. It may not if its token is the current one,
-            and had itself just replaced a rejected one.
+            Whether to send it again: at most three times, and not if its token is the one that
+            replaced a rejected one and is still in use.
         """
         with self._lock:
             token = self.access_token
             if request.headers.get("Authorization") != f"Bearer {token}":
-                return True  # another thread has renewed it
-            is_replacement = self._rejected_token not in {None, token}
-            if is_replacement and self._age < REPLACEMENT_PERIOD:
+                return resends < MAX_RESENDS  # another thread has renewed it
+            if resends:
                 return False
             self._renew_at = 0.0
             self._rejected_token = token
@@ -225,12 +228,6 @@ class EnvoyAuthenticator(OAuthAuthenticator):
     def _timestamp(self) -> float:
         """The present time in seconds since 1970."""
         return self._now().timestamp()
-
-    @property
-    def _age(self) -> float:
-        """Seconds since this run was issued an access token."""
-        issued = self.last_refreshed
-        return (self._now() - issued).total_seconds() if issued else math.inf
 
     @override
     def update_access_token(self) -> None:
