@@ -46,6 +46,10 @@ class RunAbortedError(EnvoyError):
     """Raised when no further stream can be read, e.g. rejected credentials or no connection."""
 
 
+class CredentialsRejectedError(RunAbortedError):
+    """Raised when Envoy rejects the API key or the access token of a request (HTTP 401)."""
+
+
 class ScopeMissingError(EnvoyError):
     """Raised when Envoy forbids a list (HTTP 403)."""
 
