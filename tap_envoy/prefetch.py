@@ -1,0 +1,86 @@
+"""Pages requested ahead of the reader, by a few threads."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future, wait
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+MAX_IN_FLIGHT = 8
+"""Requests under way at most: enough for ten requests a second up to 800 ms a response."""
+
+SLOW_RESPONSE = 0.02
+"""Seconds of waiting for a response that make more requests under way worthwhile. With faster
+responses, more threads only get in each other's way and take memory."""
+
+POLL_INTERVAL = 0.1
+"""Seconds between two calls of `poll`."""
+
+T = TypeVar("T")
+
+
+class PrefetchPool(Generic[T]):
+    """Runs jobs in a few daemon threads while the reader handles the results before.
+
+    A `ThreadPoolExecutor` would delay the end of the program until each server has responded.
+
+    Attributes:
+        max_in_flight: Jobs that are worth running at once; grows while responses are slow.
+    """
+
+    def __init__(self, max_in_flight: int = 1) -> None:
+        self.max_in_flight = max_in_flight
+        self._threads = 0
+        self._jobs: SimpleQueue[tuple[Future[T], Callable[[], T]] | None] = SimpleQueue()
+        self._is_closed = False
+
+    def __enter__(self) -> PrefetchPool[T]:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._is_closed = True
+        for _ in range(self._threads):
+            self._jobs.put(None)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether results are still wanted."""
+        return not self._is_closed
+
+    def submit(self, job: Callable[[], T]) -> Future[T]:
+        """Run a job as soon as a thread is free."""
+        future: Future[T] = Future()
+        if self._threads < self.max_in_flight:
+            self._threads += 1
+            threading.Thread(target=self._work, daemon=True).start()
+        self._jobs.put((future, job))
+        return future
+
+    def result(self, future: Future[T], poll: Callable[[], None]) -> T:
+        """Return the result of a job, calling `poll` now and then until it is there."""
+        if self.max_in_flight < MAX_IN_FLIGHT and wait([future], timeout=SLOW_RESPONSE).not_done:
+            self.max_in_flight = min(2 * self.max_in_flight, MAX_IN_FLIGHT)
+        while not future.done():
+            poll()
+            wait([future], timeout=POLL_INTERVAL)
+        return future.result()
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            future, function = job
+            if self._is_closed or not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(function())
+            except BaseException as error:  # noqa: BLE001  # raised again by `result`
+                future.set_exception(error)
