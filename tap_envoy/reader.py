@@ -1,183 +1,595 @@
-"""Reads a list: its slices, their pages, a few requests ahead of who takes the rows."""
+"""How a stream is read: slice by slice, with pages requested ahead, and less where Envoy refuses.
+
+No parameter beyond the bare request is certain to work (envoy-api, section 2). Each may be rejected
+or ignored; both are noticed here, and the stream is then read with less.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
 
-from tap_envoy.ahead import Workers
-from tap_envoy.errors import EnvoyError
-from tap_envoy.pages import Page, Reading, Rows
+from tap_envoy.exceptions import EnvoyError, RequestRejectedError
+from tap_envoy.pagination import TOTAL_CAP, EndpointBehavior, Page, PageRequest, SlicePaginator
+from tap_envoy.records import format_timestamp
+from tap_envoy.slices import (
+    FILTER_TOLERANCE,
+    OVERLAP,
+    SingleSlice,
+    SortedSlicer,
+    StreamSlice,
+    WindowSlicer,
+    parse_time,
+    too_many,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-    from tap_envoy.slices import Cut, Period, Slice
+    from tap_envoy.pagination import Record
+    from tap_envoy.prefetch import PrefetchPool
+    from tap_envoy.slices import Slicer, TimeRange
+
+ROWS_BEFORE_PROOF = 1_000
+"""Rows of a sorted stream before the order is proven, so that its bookmark can move."""
+
+DEFAULT_WINDOW = timedelta(days=14)
+"""Reservations that Envoy returns without a filter: so far back, and so far ahead (documented)."""
+
+SMALLER_PAGES = (50, 25, 10)
+"""Rows to ask for where Envoy rejects `perPage`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """What became known with a page.
+class Query:
+    """What a request says beside the page; the fewer, the surer that Envoy accepts it.
 
     Attributes:
-        rows: Rows to be emitted, none of them for the second time.
-        bookmark: The time up to which all has been emitted once these rows are, if that moved.
-        total: How many rows the list has in all, if that is known.
+        has_sort: Whether it asks for an order.
+        has_filter: Whether it asks for a slice.
+        per_page: Rows to ask for; None leaves it to Envoy.
+        has_page: Whether it names a page.
     """
 
-    rows: Rows
-    bookmark: str | None
-    total: int | None
+    has_sort: bool
+    has_filter: bool
+    per_page: int | None
+    has_page: bool = True
+
+    def params(
+        self, sort: Mapping[str, str], filters: Mapping[str, str], number: int, per_page: int
+    ) -> dict[str, Any]:
+        """Return the query parameters of a request."""
+        params: dict[str, Any] = {}
+        if self.has_sort:
+            params |= sort
+        if self.has_filter:
+            params |= filters
+        if self.has_page:
+            params["page"] = number
+        if self.per_page is not None:
+            params["perPage"] = per_page
+        return params
+
+    def simpler(self) -> Iterator[Query]:
+        """Yield queries that ask for less, least loss first; the last is the guide's bare call."""
+        size = self.per_page or 0
+        pages = [
+            self,
+            *(replace(self, per_page=rows) for rows in SMALLER_PAGES if rows < size),
+            replace(self, per_page=None),
+            replace(self, has_page=False),
+            replace(self, has_page=False, per_page=None),
+        ]
+        seen = {self}
+        for has_filter in (True, False):
+            for query in pages:
+                for has_sort in (True, False):
+                    less = replace(
+                        query,
+                        has_sort=self.has_sort and has_sort,
+                        has_filter=self.has_filter and has_filter,
+                    )
+                    if less not in seen:
+                        seen.add(less)
+                        yield less
+
+    def dropped(self, other: Query, filters: tuple[str, ...]) -> list[str]:
+        """Return the names of the parameters that `other` has in addition."""
+        names = ["sort", "order"] if other.has_sort and not self.has_sort else []
+        names += filters if other.has_filter and not self.has_filter else []
+        names += ["page"] if other.has_page and not self.has_page else []
+        names += ["perPage"] if other.per_page != self.per_page else []
+        return names
 
 
-class ListReader:
-    """Reads a list, slice by slice, page by page, a few requests ahead of who takes its rows."""
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """What is documented of a list endpoint.
 
-    def __init__(  # noqa: PLR0913  # what a list is, and the run that it is read in
+    Attributes:
+        slicer: How it is divided into slices.
+        sort: The parameters that ask for ascending order.
+        page_size: Rows to ask for.
+        needs_filter: Whether it returns only some rows where it gets no filter.
+    """
+
+    slicer: Slicer
+    sort: Mapping[str, str]
+    page_size: int
+    needs_filter: bool = False
+
+    @property
+    def filter_names(self) -> tuple[str, ...]:
+        """Names of the query parameters that select slices."""
+        return self.slicer.param_names
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a response brought.
+
+    Attributes:
+        records: Rows to emit, none of them for the second time.
+        bookmark: The time up to which no row is missing once these are emitted, if that is known.
+        total: Rows of the stream, if that is known.
+        resets_bookmark: Whether bookmarks of this run were based on an order that does not hold.
+    """
+
+    records: list[Record]
+    bookmark: str | None = None
+    total: int | None = None
+    resets_bookmark: bool = False
+
+
+@dataclass(slots=True)
+class ActiveSlice:
+    """A slice that is being read.
+
+    Attributes:
+        part: The slice.
+        paginator: Its pages.
+        earliest: The earliest time of its rows.
+        latest: The latest time of its rows.
+        latest_before: The latest time before the newest page.
+        last_time: The time of the last row of the newest page.
+        rows_before: Rows emitted before this slice.
+    """
+
+    part: StreamSlice
+    paginator: SlicePaginator
+    earliest: str | None = None
+    latest: str | None = None
+    latest_before: str | None = None
+    last_time: str | None = None
+    rows_before: int = 0
+
+
+class StreamReader:
+    """Reads all rows of a stream, and says up to which time none is missing."""
+
+    def __init__(  # noqa: PLR0913  # the endpoint, the range, and what the run provides
         self,
-        cut: Cut,
-        period: Period,
-        fetch: Callable[[Slice, int, Callable[[], bool]], Page],
+        endpoint: Endpoint,
+        time_range: TimeRange,
+        fetch: Callable[[dict[str, Any], bool], Page],
         *,
-        page_size: int,
-        depth: int,
-        check: Callable[[], None],
+        wants_bookmark: bool,
+        poll: Callable[[], None],
+        warn: Callable[[str], None],
     ) -> None:
-        """Make ready to read; nothing is asked yet.
+        """Prepare to read; nothing is requested yet.
 
         Args:
-            cut: How the list is cut into slices.
-            period: What is to be read.
-            fetch: Gets the page of a number (from 1) of a slice, while its third argument says
-                that it is still wanted; called from several threads.
-            page_size: How many rows each page is asked to have.
-            depth: How deep Envoy lets anyone look: page × perPage must not exceed it.
-            check: Called now and then while an answer is awaited; may raise, to stop.
+            endpoint: What is documented of the endpoint.
+            time_range: What is to be read.
+            fetch: Requests a page by its query parameters, with retries; runs in several threads.
+                Raises `RequestRejectedError` where Envoy does not accept the request. The second
+                argument says that even a server error is such an answer.
+            wants_bookmark: Whether bookmarks are used, so that it is worth proving the order.
+            poll: Called while a response is awaited; may raise to stop.
+            warn: Logs a sentence, such as "Envoy ignores `sort`; reading the whole list."
         """
-        self._cut = cut
-        self._slices = cut.slices(period)
+        self._endpoint = endpoint
+        self._range = time_range
         self._fetch = fetch
-        self._page_size = page_size
-        self._last = depth // page_size
-        self._depth = depth
-        self._check = check
-        self._readings: deque[Reading] = deque()
-        self._before: frozenset[str] | set[str] = frozenset()
-        self._newest: str | None = None
-        self._resumable = True
-        self._before_cut = 0
-        self._emitted = 0
-        self._announced = 0
+        self._wants_bookmark = wants_bookmark
+        self._poll = poll
+        self._warn = warn
+        size = endpoint.page_size
+        self._query = Query(bool(endpoint.sort), has_filter=True, per_page=size)
+        self._simpler = self._query.simpler()
+        self._rejected: RequestRejectedError | None = None
+        self._behavior = EndpointBehavior(size)
+        self._ids_before: set[str] = set()
+        self._resets_bookmark = False
+        self._begin(endpoint.slicer)
 
-    def read(self) -> Iterator[Progress]:
-        """Yield what comes, page by page, in order.
+    def _begin(self, slicer: Slicer) -> None:
+        """Read from the start of the range, by a slicer."""
+        self._slicer = slicer
+        self._slices = slicer.slices(self._range)
+        self._active: deque[ActiveSlice] = deque()
+        self._recent_ids: deque[set[str]] = deque(maxlen=2)
+        self._earliest: str | None = None
+        self._latest: str | None = None
+        self._emitted = 0
+        self._can_bookmark = self._can_follow = False
+        self._proof_after = ROWS_BEFORE_PROOF
+
+    def read(self, pool: PrefetchPool[Page]) -> Iterator[Batch]:
+        """Yield the rows as they come, in order.
 
         Raises:
-            EnvoyError: If the list cannot be read to its end.
+            EnvoyError: If the stream cannot be read completely.
         """
-        with Workers[Page]() as workers:
-            while self._ask(workers):
-                reading = self._readings[0]
-                page = workers.result(reading.answers.popleft(), self._check)
-                if self._is_too_deep(page):
-                    self._cut_up(reading)
+        self._pool = pool
+        while self._schedule():
+            active = self._active[0]
+            if not active.paginator.pending:
+                self._continue(active)
+                continue
+            request, future = active.paginator.pending.popleft()
+            try:
+                page = pool.result(future, self._poll)
+            except RequestRejectedError as error:
+                if request.number == 1:
+                    self._simplify(active, error)
                     continue
-                reading.take(page)
-                rows = self._new_rows(reading, page)
-                if not reading.ended and reading.taken == reading.last:
-                    yield Progress(rows, self._bookmark(reading), self._total(page))
-                    self._cut_up(reading)
-                    continue
-                if reading.ended:
-                    self._before = reading.ids
-                    self._readings.popleft()
-                yield Progress(rows, self._bookmark(reading), self._total(page))
-        if self._emitted < self._announced:
-            raise EnvoyError(
-                f"Envoy announced {self._announced} rows, but {self._emitted} came: those without "
-                f"`{self._cut.by}` are out of reach in a list this long, or rows were removed "
-                "meanwhile; run again."
-            )
-        if not self._resumable and self._newest:
-            yield Progress([], self._newest, None)
+                page = Page([], rejection=error)
+            yield from self._take(active, request, page)
+        self._check_default_rows()
+        if self._latest:
+            yield Batch([], self._latest)
 
-    def _ask(self, workers: Workers[Page]) -> bool:
-        """Ask for as much as may be under way at once; returns whether anything is."""
-        while sum(len(reading.answers) for reading in self._readings) < workers.ahead:
-            asking = self._next()
-            if asking is None:
-                break
-            reading, number = asking
-            fetch = partial(self._fetch, reading.part, number, workers.is_open)
-            reading.answers.append(workers.submit(fetch))
-        return bool(self._readings)
+    # Requests
 
-    def _next(self) -> tuple[Reading, int] | None:
-        """Return the page to ask for next, of the slice that is emitted first, if any is known."""
-        for reading in self._readings:
-            if (number := reading.next()) is not None:
-                return reading, number
+    def _schedule(self) -> bool:
+        """Request as many pages as may be under way; return whether any slice is left."""
+        free = self._pool.max_in_flight - sum(len(a.paginator.pending) for a in self._active)
+        while free > 0 and (scheduled := self._next_page()) is not None:
+            active, page = scheduled
+            job = partial(self._fetch, self._params(active.part, page), page.number == 0)
+            active.paginator.pending.append((page, self._pool.submit(job)))
+            free -= 1
+        return bool(self._active)
+
+    def _next_page(self) -> tuple[ActiveSlice, PageRequest] | None:
+        for active in self._active:
+            if (page := active.paginator.next_page()) is not None:
+                return active, page
+            if active.paginator.is_done:
+                return None  # it ran out of pages, which is dealt with in its turn
         part = next(self._slices, None)
         if part is None:
             return None
-        self._readings.append(Reading(part, self._page_size, self._last))
-        return self._next()
+        self._active.append(self._activate(part))
+        return self._next_page()
 
-    def _is_too_deep(self, page: Page) -> bool:
-        """Tell whether a window is better halved before any of it is emitted."""
-        return self._cut.cut_ahead and page.total is not None and page.total > self._depth
+    def _activate(self, part: StreamSlice) -> ActiveSlice:
+        has_filter = bool(part.params) and self._query.has_filter
+        paginator = SlicePaginator(
+            self._behavior,
+            max_depth=self._slicer.max_depth,
+            time_field=self._slicer.time_field if self._slicer.is_sorted else None,
+            count_all=self._count_all if has_filter else None,
+            reversed_ids=partial(self._reversed_ids, part) if self._query.has_sort else None,
+        )
+        return ActiveSlice(part, paginator, rows_before=self._emitted)
 
-    def _cut_up(self, reading: Reading) -> None:
-        """Put what is left of a slice that is too deep in its place."""
-        if self._cut.in_order and not reading.sorted:
-            raise EnvoyError(
-                f"The list has more than {len(reading.ids)} rows, and Envoy did not send them in "
-                f"the order of `{self._cut.by}`, so the rest is out of reach; report this to Envoy."
+    def _params(self, part: StreamSlice, page: PageRequest, **sort: str) -> dict[str, Any]:
+        first = 0 if self._behavior.first_page == 0 else 1
+        number = page.number - 1 + first if page.number else 0
+        return self._query.params(
+            {**self._endpoint.sort, **sort}, part.params, number, page.per_page
+        )
+
+    def _request(
+        self, part: StreamSlice, page: PageRequest = PageRequest(1, 1), **sort: str
+    ) -> Page:
+        """Return a page of a slice, by default the first row alone."""
+        job = partial(self._fetch, self._params(part, page, **sort), False)  # noqa: FBT003
+        try:
+            return self._pool.result(self._pool.submit(job), self._poll)
+        except RequestRejectedError:
+            return Page([])
+
+    def _count_all(self) -> int | None:
+        """Return the `total` without a filter."""
+        return self._request(StreamSlice()).total
+
+    def _reversed_ids(self, part: StreamSlice) -> list[str]:
+        """Return the ids that the first page has in descending order."""
+        page = PageRequest(1, self._endpoint.page_size)
+        return [record["id"] for record in self._request(part, page, order="DESC").records]
+
+    def _simplify(self, active: ActiveSlice, error: RequestRejectedError) -> None:
+        """Ask for less, after Envoy rejected the first page of a slice.
+
+        Raises:
+            RequestRejectedError: If there is nothing less to ask for.
+        """
+        if error.status not in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}:
+            raise error
+        if active.part.is_optional:
+            wanted = ", ".join(f"`{name}={value}`" for name, value in active.part.params.items())
+            self._warn(f"Envoy rejected {wanted} (HTTP {error.status}){error.detail}; skipping it.")
+            self._active.remove(active)
+            return
+        self._rejected = self._rejected or error
+        query = next(self._simpler, None)
+        if query is None:
+            raise self._rejected
+        self._query = query
+        self._behavior = EndpointBehavior(query.per_page or self._endpoint.page_size)
+        self._behavior.is_paged = query.has_page
+        slicer = self._endpoint.slicer
+        is_sliced = query.has_filter and (query.has_sort and query.has_page or not slicer.is_sorted)
+        self._restart(slicer if is_sliced else self._single_slice())
+
+    def _report_simplification(self) -> None:
+        """Say once what Envoy rejected, and how the stream is read instead."""
+        error, self._rejected = self._rejected, None
+        if error is None:
+            return
+        full = Query(bool(self._endpoint.sort), has_filter=True, per_page=self._endpoint.page_size)
+        dropped = self._query.dropped(full, self._endpoint.filter_names)
+        names = " and ".join(f"`{name}`" for name in dropped)
+        self._warn(
+            f"Envoy rejected {names or 'the request'} (HTTP {error.status}){error.detail}; "
+            "reading the list without."
+        )
+
+    def _single_slice(self, *, is_filtered: bool = True) -> SingleSlice:
+        """Return the slicer that reads the whole list, from its start where that is possible."""
+        slicer = self._endpoint.slicer
+        can_filter = is_filtered and self._query.has_filter
+        if isinstance(slicer, SingleSlice):
+            return slicer if can_filter else SingleSlice()
+        params: Mapping[str, str] = {}
+        if can_filter and isinstance(slicer, SortedSlicer):
+            params = next(slicer.slices(self._range)).params
+        return SingleSlice((params,), slicer.time_field)
+
+    def _restart(self, slicer: Slicer) -> None:
+        """Read again from the start of the range, without emitting a row twice."""
+        for active in self._active:
+            self._recent_ids.append(active.paginator.ids)
+            self._ids_before |= active.paginator.ids | active.part.known_ids
+        self._ids_before.update(*self._recent_ids)
+        self._resets_bookmark = self._wants_bookmark
+        self._begin(slicer)
+
+    # Responses
+
+    def _take(self, active: ActiveSlice, request: PageRequest, page: Page) -> Iterator[Batch]:
+        """Take in a response; yield what it brought."""
+        self._report_simplification()
+        paginator = active.paginator
+        if request.number == 1 and (problem := self._find_misplaced(active, page)):
+            self._handle_misplaced(active, problem)
+            return
+        is_first = active.latest is None
+        numbering = self._behavior.first_page
+        new = paginator.advance(request, page)
+        if numbering != self._behavior.first_page == 0:
+            self._renumber(active)
+        is_sorted = self._note_times(active, page.records)
+        if is_first and self._is_too_deep(active):
+            self._divide(active, known_ids=frozenset())
+            return
+        yield self._batch(active, new, is_sorted=is_sorted)
+        if self._slicer.is_sorted and not is_sorted:
+            self._warn(
+                f"Envoy does not sort by `{self._slicer.time_field}`; reading the whole list."
             )
-        seen = None
-        if reading.oldest and reading.newest:
-            seen = datetime.fromisoformat(reading.oldest), datetime.fromisoformat(reading.newest)
-        rest = self._cut.rest(reading.part, seen, frozenset(reading.ids))
-        if self._cut.in_order:
-            self._before = reading.ids
-            if not self._cut.query(reading.part):
-                self._announced = reading.total or 0
-            self._before_cut += len(reading.ids)
-        self._readings.popleft()
-        readings = [Reading(part, self._page_size, self._last) for part in rest]
-        self._readings.extendleft(reversed(readings))
+            self._restart(self._single_slice())
+        elif paginator.is_settled:
+            self._finish(active)
+        elif paginator.is_done:
+            self._continue(active)
 
-    def _new_rows(self, reading: Reading, page: Page) -> Rows:
-        """Return the rows that have not been emitted yet, and note their times."""
-        if (by := self._cut.by) is not None:
-            reading.note([time for row in page.records if (time := row.get(by)) is not None])
-        ids, before, told = reading.ids, self._before, reading.part.told
-        rows = []
-        for row in page.records:
-            key = row["id"]
-            if not (key in ids or key in before or key in told):
-                rows.append(row)
-            ids.add(key)
-        if self._cut.in_order and reading.sorted and (reading.newest or "") > (self._newest or ""):
-            # From here on all is later than the slice before, whose rows cannot come again.
-            self._before = frozenset()
+    def _renumber(self, active: ActiveSlice) -> None:
+        """Request the pages of the other slices again, now that the first page is number 0."""
+        others = (self._activate(other.part) for other in self._active if other is not active)
+        self._active = deque([active, *others])
+
+    def _find_misplaced(self, active: ActiveSlice, page: Page) -> str | None:
+        """Return what is wrong with the first page of a slice, if anything is."""
+        part, slicer = active.part, self._slicer
+        times = [time for record in page.records if (time := slicer.times(record))]
+        if not isinstance(slicer, SingleSlice) and any(part.excludes(time) for time in times):
+            return "filter"
+        if part.is_continuation:
+            first = page.records[0]["id"] if page.records else None
+            if not any(first in ids for ids in self._recent_ids):
+                return "gap"
+        return None
+
+    def _handle_misplaced(self, active: ActiveSlice, problem: str) -> None:
+        """Reach further back, or read the whole list, if a slice is not what was asked for."""
+        slicer, part = self._slicer, active.part
+        if problem == "gap" and isinstance(slicer, SortedSlicer):
+            if wider := slicer.widened(part):
+                self._active[0] = self._activate(wider)
+                return
+        names = " and ".join(f"`{name}`" for name in part.params)
+        self._warn(f"Envoy ignores {names}; reading the whole list.")
+        self._restart(self._single_slice(is_filtered=False))
+
+    def _note_times(self, active: ActiveSlice, records: list[Record]) -> bool:
+        """Take in the times of a page; return whether they are in ascending order."""
+        times = [time for record in records if (time := self._slicer.times(record))]
+        active.latest_before = active.latest
+        if not times:
+            return True
+        first = [time[0] for time in times]
+        is_sorted = first == sorted(first)
+        if not active.paginator.is_overlapping and active.last_time:
+            is_sorted = is_sorted and first[0] >= active.last_time
+        active.last_time = first[-1]
+        active.earliest = min(active.earliest or first[0], *first)
+        active.latest = max(active.latest or first[0], *first)
+        return is_sorted
+
+    def _batch(self, active: ActiveSlice, new: list[Record], *, is_sorted: bool) -> Batch:
+        """Return what a page brought."""
+        rows = new
+        for ids in (*self._recent_ids, self._ids_before, active.part.known_ids):
+            if ids:
+                rows = [row for row in rows if row["id"] not in ids]
+        if isinstance(self._slicer, SingleSlice) and self._slicer.time_field and self._range.start:
+            start = format_timestamp(self._range.start - OVERLAP)
+            times = self._slicer.times
+            rows = [row for row in rows if (time := times(row)) is None or time[1] >= start]
         self._emitted += len(rows)
-        return rows
+        resets, self._resets_bookmark = self._resets_bookmark, False
+        bookmark = self._sorted_bookmark(active) if is_sorted else None
+        total = None if isinstance(self._slicer, WindowSlicer) else active.paginator.total
+        if total is not None:
+            total += active.rows_before
+        return Batch(rows, bookmark, total, resets_bookmark=resets)
 
-    def _total(self, page: Page) -> int | None:
-        """Return how many rows there are in all, where a slice is all there is to come."""
-        if page.total is None or self._cut.cut_ahead:
+    def _sorted_bookmark(self, active: ActiveSlice) -> str | None:
+        """Return the time up to which no row is missing, if the order is proven."""
+        paginator = active.paginator
+        if not self._slicer.is_sorted or paginator.is_torn or not self._wants_bookmark:
             return None
-        return self._before_cut + page.total
+        if not self._can_bookmark and self._emitted >= self._proof_after and not paginator.is_done:
+            self._can_bookmark = bool(self._do_counts_prove_order(active))
+            self._proof_after = 2 * self._emitted
+        return active.latest if self._can_bookmark else None
 
-    def _bookmark(self, reading: Reading) -> str | None:
-        """Return the time up to which all is out, once a page of `reading` is."""
-        if self._cut.in_order or reading.ended:
-            self._newest = max(filter(None, (self._newest, reading.newest)), default=None)
-        if not self._cut.in_order:
-            return self._newest if reading.ended else None
-        self._resumable = self._resumable and reading.sorted
-        return self._newest if self._resumable else None
+    # What follows a slice
+
+    def _finish(self, active: ActiveSlice) -> None:
+        """Go on after a slice that is settled."""
+        self._active.popleft()
+        self._recent_ids.append(active.paginator.ids)
+        self._earliest = min(filter(None, (self._earliest, active.earliest)), default=None)
+        latest = active.latest
+        if latest and isinstance(self._slicer, WindowSlicer):
+            if (until := self._slicer.settled_until(active.part)) is not None:
+                latest = min(latest, format_timestamp(until))
+        self._latest = max(filter(None, (self._latest, latest)), default=None)
+
+    def _continue(self, active: ActiveSlice) -> None:
+        """Read what is left of a slice that broke off.
+
+        Raises:
+            EnvoyError: If it cannot be read.
+        """
+        paginator, slicer = active.paginator, self._slicer
+        until = active.latest_before if paginator.is_torn else active.latest
+        if isinstance(slicer, SortedSlicer) and paginator.can_continue and until:
+            if active.part.start is None or parse_time(until) > active.part.start:
+                self._follow(active, slicer, until)
+                return
+        if paginator.is_too_deep and not self._may_have_shrunk(paginator):
+            self._divide(active, known_ids=frozenset(paginator.ids))
+        else:
+            active.earliest = active.latest = active.last_time = None
+            paginator.restart()
+
+    def _follow(self, active: ActiveSlice, slicer: SortedSlicer, until: str) -> None:
+        """Read on from a time, once it is proven that no earlier row is still to come."""
+        if not self._can_follow_by_time(active):
+            self._warn(f"Envoy does not sort by `{slicer.time_field}`; reading the whole list.")
+            self._restart(self._single_slice())
+            return
+        self._recent_ids.append(active.paginator.ids)
+        self._latest = max(filter(None, (self._latest, until)), default=None)
+        self._active[0] = self._activate(slicer.following(parse_time(until)))
+
+    def _can_follow_by_time(self, active: ActiveSlice) -> bool:
+        """Prove the order: the newest row must not be one that came first, nor the counts differ."""
+        counts = self._do_counts_prove_order(active)
+        if counts is not None or self._can_follow:
+            return counts is not False
+        newest = self._request(active.part, order="DESC").records
+        time = self._slicer.times(newest[0]) if newest else None
+        if time is None or time[0] < (active.latest or ""):
+            return False
+        paginator, key = active.paginator, newest[0]["id"]
+        self._can_follow = key not in paginator.ids or key == paginator.last_id
+        return self._can_follow
+
+    def _do_counts_prove_order(self, active: ActiveSlice) -> bool | None:
+        """Compare how many rows are older than the last one with how many came.
+
+        A list that goes site by site, each in order, looks sorted for thousands of rows; but then
+        more rows are older than the last one than those that came.
+
+        Returns:
+            None if `total` does not tell.
+        """
+        if not isinstance(self._slicer, SortedSlicer) or active.latest is None:
+            return None
+        following = self._slicer.following(parse_time(active.latest))
+        all_rows, newer = self._request(active.part).total, self._request(following).total
+        if all_rows is None or newer is None or TOTAL_CAP in {all_rows, newer}:
+            return None
+        older = all_rows - newer
+        return None if older <= 0 else older <= len(active.paginator.ids)
+
+    def _is_too_deep(self, active: ActiveSlice) -> bool:
+        """Return whether a window is better halved before any of it is emitted."""
+        total = active.paginator.total
+        if not isinstance(self._slicer, WindowSlicer) or (total or 0) <= self._slicer.max_depth:
+            return False
+        if total == active.part.parent_total:
+            self._behavior.has_credible_total = False  # it does not respect the filter
+            return False
+        return True
+
+    def _may_have_shrunk(self, paginator: SlicePaginator) -> bool:
+        """Return whether a page may be rejected because it is past the end by now."""
+        return isinstance(self._slicer, SingleSlice) and paginator.rejections == 1
+
+    def _divide(self, active: ActiveSlice, *, known_ids: frozenset[str]) -> None:
+        """Halve a window that is too deep.
+
+        Raises:
+            EnvoyError: If the slice cannot be divided.
+        """
+        slicer, part, paginator = self._slicer, active.part, active.paginator
+        if isinstance(slicer, WindowSlicer):
+            seen = None
+            if active.earliest and active.latest:
+                seen = parse_time(active.earliest), parse_time(active.latest)
+            halves = slicer.halves(part, seen, known_ids, paginator.total)
+            self._active.popleft()
+            self._active.extendleft(self._activate(half) for half in reversed(halves))
+            return
+        if isinstance(slicer, SortedSlicer) and active.latest:
+            raise EnvoyError(too_many(parse_time(active.latest), slicer.start_param))
+        reason = "" if paginator.rejection is None else f" (HTTP {paginator.rejection.status})"
+        detail = "" if paginator.rejection is None else paginator.rejection.detail
+        raise EnvoyError(
+            f"Envoy refused to return more than {len(paginator.ids):,} rows{reason}{detail}, and "
+            "the list cannot be requested in parts; ask Envoy how to read all of it."
+        )
+
+    def _check_default_rows(self) -> None:
+        """Check that Envoy did not return the rows alone that it returns without a filter.
+
+        Raises:
+            EnvoyError: If it did.
+        """
+        slicer, endpoint = self._slicer, self._endpoint
+        if not endpoint.needs_filter or (slicer is endpoint.slicer and self._query.has_filter):
+            return
+        if slicer.time_field:
+            margin = DEFAULT_WINDOW + FILTER_TOLERANCE
+            first, last = (format_timestamp(self._range.now + sign * margin) for sign in (-1, 1))
+            if (self._earliest or last) < first or (self._latest or first) > last:
+                return
+        names = " and ".join(f"`{name}`" for name in endpoint.filter_names)
+        raise EnvoyError(
+            f"Envoy does not accept {names}, so that only the rows were read that it returns by "
+            "default; report this to the maintainers of the tap."
+        )

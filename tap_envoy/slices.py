@@ -1,50 +1,55 @@
-"""How a long list is cut by time, so that no part of it is deeper than Envoy lets anyone look."""
+"""How a stream is divided into slices: by time where the endpoint has a filter for it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, ClassVar
 
-from tap_envoy.errors import EnvoyError
-from tap_envoy.records import utc
+from tap_envoy.exceptions import EnvoyError
+from tap_envoy.records import format_timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-DEPTH = 10_000
-"""Rows: page × perPage must not exceed this (documented for invites, taken to hold everywhere)."""
+    from tap_envoy.pagination import Record
 
-MOMENT = timedelta(milliseconds=1)
-"""Envoy's times have milliseconds. Slices overlap by one, since a filter may or may not include
-the time it names, and since Envoy may keep finer times than it shows."""
+MAX_DEPTH = 10_000
+"""Rows: page x perPage must not exceed this (documented for invites; inferred for the others, where
+it costs one more slice in 10,000 rows if it is wrong)."""
 
-FOUNDED = datetime(2013, 1, 1, tzinfo=UTC)
-"""Envoy has no data from before (inferred): where a list without a start has to begin."""
+OVERLAP = timedelta(seconds=2)
+"""Slices overlap by this: a filter may exclude the time it names, or compare whole seconds."""
 
-SANE = (datetime(1990, 1, 1, tzinfo=UTC), datetime(2990, 1, 1, tzinfo=UTC))
-"""Times beyond these are taken for them: there is room to reckon on both sides."""
+WIDER_OVERLAPS = (timedelta(minutes=1), timedelta(hours=1), timedelta(days=1))
+"""Overlaps to try where the next slice does not begin with a known row."""
 
-TOO_MANY = (
-    "More than {depth} rows share the time {time}, and Envoy shows no more than that at once "
-    "(or it ignores `{after}`); report this to Envoy."
-)
+FILTER_TOLERANCE = timedelta(days=1)
+"""Rows outside a slice by more than this show that the filter is ignored."""
+
+EARLIEST_DATE = datetime(2013, 1, 1, tzinfo=UTC)
+"""Envoy has no data from before (inferred; if it has, set `start_date`)."""
+
+TIME_BOUNDS = (datetime(1990, 1, 1, tzinfo=UTC), datetime(2990, 1, 1, tzinfo=UTC))
+"""Clamp times to this range so that date arithmetic cannot overflow."""
 
 
-def sane_time(text: str) -> datetime:
-    """Return an ISO-8601 time, in UTC where it names no zone, that can be reckoned with."""
-    moment = datetime.fromisoformat(text)
-    return min(max(moment if moment.tzinfo else moment.replace(tzinfo=UTC), SANE[0]), SANE[1])
+def parse_time(text: str) -> datetime:
+    """Return an ISO-8601 time, in UTC where it has no zone, clamped to `TIME_BOUNDS`."""
+    time = datetime.fromisoformat(text)
+    return min(
+        max(time if time.tzinfo else time.replace(tzinfo=UTC), TIME_BOUNDS[0]), TIME_BOUNDS[1]
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Period:
-    """What a run is to read of a list.
+class TimeRange:
+    """What a run is to read of a stream.
 
     Attributes:
-        start: The earliest time, or None for all there is.
-        now: When the run began.
-        end: The latest time that a list which looks ahead is read to.
+        start: The earliest time; None for all there is.
+        now: When the run started.
+        end: The latest time of streams that hold future rows.
     """
 
     start: datetime | None
@@ -53,143 +58,210 @@ class Period:
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
-    """A part of a list, from `after` to `before`; None is open.
+class StreamSlice:
+    """A part of a stream.
 
     Attributes:
-        told: Keys of rows that were emitted already, by an attempt at a larger slice.
+        start: The earliest time; None is open.
+        end: The latest time; None is open.
+        params: The query parameters that select the slice.
+        is_continuation: Whether it must begin with a row that the slice before it has.
+        is_optional: Whether the stream is read without it, if Envoy rejects `params`.
+        overlap: How far `params` reach back behind `start`.
+        known_ids: Ids of rows that an attempt at a larger slice has emitted.
+        parent_total: The `total` of the larger slice that this one is a half of.
     """
 
-    after: datetime | None = None
-    before: datetime | None = None
-    told: frozenset[str] = frozenset()
+    start: datetime | None = None
+    end: datetime | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+    is_continuation: bool = False
+    is_optional: bool = False
+    overlap: timedelta = OVERLAP
+    known_ids: frozenset[str] = frozenset()
+    parent_total: int | None = None
 
-
-Seen = tuple[datetime, datetime] | None
-"""The oldest and the newest time of the rows of a slice that came so far."""
+    def excludes(self, times: tuple[str, str]) -> bool:
+        """Return whether a row from one time to another lies clearly outside the slice."""
+        first, last = times
+        if self.start and last < format_timestamp(self.start - self.overlap - FILTER_TOLERANCE):
+            return True
+        return bool(self.end and first > format_timestamp(self.end + FILTER_TOLERANCE))
 
 
 @dataclass(frozen=True, slots=True)
-class Uncut:
-    """A list that has no filter by time: it is read in one, as far as it can be."""
+class SingleSlice:
+    """Reads an endpoint without a filter by time, in one slice.
 
-    by: ClassVar[str | None] = None
-    in_order: ClassVar[bool] = False
-    cut_ahead: ClassVar[bool] = False
+    Attributes:
+        variants: Query parameters of each part that has to be requested by itself; parts after
+            the first are optional.
+        time_field: The property that is compared with the start of the run's range, if any.
+    """
 
-    def slices(self, _period: Period) -> Iterator[Slice]:
-        """Yield the one slice."""
-        yield Slice()
+    variants: tuple[Mapping[str, str], ...] = ({},)
+    time_field: str | None = None
+    max_depth: ClassVar[int | None] = None
+    is_sorted: ClassVar[bool] = False
 
-    def query(self, _slice: Slice) -> dict[str, str]:
-        """Return the filters of the slice."""
-        return {}
+    @property
+    def param_names(self) -> tuple[str, ...]:
+        """Names of the query parameters that select slices."""
+        return tuple(dict.fromkeys(name for variant in self.variants for name in variant))
 
-    def rest(self, _slice: Slice, _seen: Seen, told: frozenset[str]) -> list[Slice]:
-        """Tell that rows beyond the depth are out of reach.
+    def slices(self, _time_range: TimeRange) -> Iterator[StreamSlice]:
+        """Yield the slices."""
+        for index, variant in enumerate(self.variants):
+            yield StreamSlice(params=variant, is_optional=index > 0)
 
-        Raises:
-            EnvoyError: Always.
-        """
-        raise EnvoyError(
-            f"The list goes on after {len(told)} rows, but Envoy shows no more than that at once, "
-            "and it cannot be asked for in parts; ask Envoy how to read it whole."
-        )
+    def times(self, record: Record) -> tuple[str, str] | None:
+        """Return when a row begins and ends."""
+        time = record.get(self.time_field) if self.time_field else None
+        return None if time is None else (time, time)
 
 
 @dataclass(frozen=True, slots=True)
-class InOrder:
-    """A list that comes sorted by time: a slice has no end, and the next begins where it broke off.
+class SortedSlicer:
+    """Reads an endpoint that sorts by time: a slice is open, the next begins where it broke off.
 
     Attributes:
-        by: The property it is sorted by.
-        after: The filter that says from when.
+        time_field: The property it is sorted by.
+        start_param: The filter by earliest time.
     """
 
-    by: str
-    after: str
-    in_order: ClassVar[bool] = True
-    cut_ahead: ClassVar[bool] = False
+    time_field: str
+    start_param: str
+    max_depth: ClassVar[int | None] = MAX_DEPTH
+    is_sorted: ClassVar[bool] = True
 
-    def slices(self, period: Period) -> Iterator[Slice]:
+    @property
+    def param_names(self) -> tuple[str, ...]:
+        """Names of the query parameters that select slices."""
+        return (self.start_param,)
+
+    def slices(self, time_range: TimeRange) -> Iterator[StreamSlice]:
         """Yield the first slice."""
-        yield Slice(after=period.start)
+        yield self._slice(StreamSlice(start=time_range.start))
 
-    def query(self, part: Slice) -> dict[str, str]:
-        """Return the filters of a slice."""
-        return {self.after: utc(part.after - MOMENT)} if part.after else {}
+    def following(self, time: datetime) -> StreamSlice:
+        """Return what is left of a slice that was read up to a time."""
+        return self._slice(StreamSlice(start=time, is_continuation=True))
 
-    def rest(self, part: Slice, seen: Seen, told: frozenset[str]) -> list[Slice]:
-        """Return what is left of a slice that was read to the depth.
+    def widened(self, part: StreamSlice) -> StreamSlice | None:
+        """Return a slice that overlaps further with the one before it; None if that is in vain."""
+        wider = next((overlap for overlap in WIDER_OVERLAPS if overlap > part.overlap), None)
+        return self._slice(replace(part, overlap=wider)) if wider else None
 
-        Raises:
-            EnvoyError: If too many rows share one time.
-        """
-        if seen is None or seen[1] == part.after:
-            time = utc(seen[1]) if seen else "null"
-            raise EnvoyError(TOO_MANY.format(depth=len(told), time=time, after=self.after))
-        return [Slice(after=seen[1])]
+    def times(self, record: Record) -> tuple[str, str] | None:
+        """Return when a row begins and ends."""
+        time = record.get(self.time_field)
+        return None if time is None else (time, time)
+
+    def _slice(self, part: StreamSlice) -> StreamSlice:
+        if part.start is None:
+            return part
+        return replace(part, params={self.start_param: format_timestamp(part.start - part.overlap)})
 
 
 @dataclass(frozen=True, slots=True)
-class InWindows:
-    """A list that comes in no known order: it is read in windows, halved where they are too deep.
+class WindowSlicer:
+    """Reads an endpoint of unknown order in windows, halved where they are too deep.
 
     Attributes:
-        by: The property that the filters are about.
-        after: The filter that says from when.
-        before: The filter that says until when.
-        widest: The longest window that Envoy allows; None for any, and for windows with open ends.
-        overlap: How far a window reaches back into the one before.
-        looks_ahead: Whether rows may lie in the future.
+        time_field: The property that the filters are about.
+        start_param: The filter by earliest time.
+        end_param: The filter by latest time.
+        end_field: The property that says when a row ends, if rows have a length.
+        max_window: The longest window that Envoy accepts; None for windows with open ends.
+        step: How long after a window the next one begins.
+        has_future: Whether rows may lie in the future.
     """
 
-    by: str
-    after: str
-    before: str
-    widest: timedelta | None = None
-    overlap: timedelta = MOMENT
-    looks_ahead: bool = False
-    in_order: ClassVar[bool] = False
-    cut_ahead: ClassVar[bool] = True
+    time_field: str
+    start_param: str
+    end_param: str
+    end_field: str | None = None
+    max_window: timedelta | None = None
+    step: timedelta = timedelta(0)
+    has_future: bool = False
+    max_depth: ClassVar[int | None] = MAX_DEPTH
+    is_sorted: ClassVar[bool] = False
 
-    def slices(self, period: Period) -> Iterator[Slice]:
+    @property
+    def param_names(self) -> tuple[str, ...]:
+        """Names of the query parameters that select slices."""
+        return (self.start_param, self.end_param)
+
+    def slices(self, time_range: TimeRange) -> Iterator[StreamSlice]:
         """Yield the windows, oldest first."""
-        if self.widest is None:
-            yield Slice(after=period.start)
+        if self.max_window is None:
+            yield self._slice(StreamSlice(start=time_range.start))
             return
-        end = period.end if self.looks_ahead else period.now
-        after = period.start or FOUNDED
-        while after < end:
-            before = min(after + self.widest, end)
-            yield Slice(after, before)
-            after = before
+        end = time_range.end if self.has_future else time_range.now
+        start = time_range.start or EARLIEST_DATE
+        while start < end:
+            yield self._slice(StreamSlice(start, min(start + self.max_window, end)))
+            start += self.step
 
-    def query(self, part: Slice) -> dict[str, str]:
-        """Return the filters of a window."""
-        query = {}
-        if part.after:
-            # A window that had to be narrow does not reach back further than it is wide.
-            width = (part.before or datetime.max.replace(tzinfo=UTC)) - part.after
-            query[self.after] = utc(part.after - min(self.overlap, width))
-        if part.before:
-            query[self.before] = utc(part.before + MOMENT)
-        return query
-
-    def rest(self, part: Slice, seen: Seen, told: frozenset[str]) -> list[Slice]:
+    def halves(
+        self,
+        part: StreamSlice,
+        seen: tuple[datetime, datetime] | None,
+        known_ids: frozenset[str],
+        total: int | None,
+    ) -> list[StreamSlice]:
         """Return both halves of a window that is too deep.
 
+        Args:
+            part: The window.
+            seen: The earliest and the latest time in it, as far as it was read.
+            known_ids: Ids of the rows that it has emitted.
+            total: Its `total`.
+
         Raises:
-            EnvoyError: If it cannot be halved any more.
+            EnvoyError: If it cannot be halved further.
         """
-        oldest, newest = seen or (FOUNDED, datetime.now(UTC))
-        after, before = part.after or oldest, part.before or newest
-        middle = after + (before - after) / 2
-        middle -= timedelta(microseconds=middle.microsecond % 1000)
-        if not after < middle < before:
-            raise EnvoyError(TOO_MANY.format(depth=DEPTH, time=utc(after), after=self.after))
-        told |= part.told
-        return [Slice(part.after, middle, told), Slice(middle, part.before, told)]
+        earliest, latest = seen or (EARLIEST_DATE, datetime.now(UTC))
+        start, end = part.start or earliest, part.end or latest
+        middle = start + (end - start) / 2
+        if end - start < 2 * OVERLAP:
+            raise EnvoyError(too_many(start, self.start_param))
+        ids = known_ids | part.known_ids
+        return [
+            self._slice(StreamSlice(part.start, middle, known_ids=ids, parent_total=total)),
+            self._slice(StreamSlice(middle, part.end, known_ids=ids, parent_total=total)),
+        ]
+
+    def settled_until(self, part: StreamSlice) -> datetime | None:
+        """Return the time up to which no row is missing after a window; None for all of it.
+
+        It is not known whether a window holds what begins in it, overlaps it, or lies within it: a
+        row may be in the next window alone, if it begins after the start of that.
+        """
+        return part.start + self.step if part.start and self.step else None
+
+    def times(self, record: Record) -> tuple[str, str] | None:
+        """Return when a row begins and ends."""
+        time = record.get(self.time_field)
+        if time is None:
+            return None
+        return time, (record.get(self.end_field) if self.end_field else None) or time
+
+    def _slice(self, part: StreamSlice) -> StreamSlice:
+        params = {}
+        if part.start:
+            params[self.start_param] = format_timestamp(part.start - OVERLAP)
+        if part.end:
+            params[self.end_param] = format_timestamp(part.end + OVERLAP)
+        return replace(part, params=params)
 
 
-Cut = Uncut | InOrder | InWindows
+Slicer = SingleSlice | SortedSlicer | WindowSlicer
+
+
+def too_many(time: datetime, param: str) -> str:
+    """Return the message for more rows at one time than can be requested."""
+    return (
+        f"More than {MAX_DEPTH} rows have the time {format_timestamp(time)}, and Envoy returns no "
+        f"more per query (or it ignores `{param}`); report this to Envoy."
+    )
