@@ -1,11 +1,14 @@
-"""The base of all streams: its pages, its bookmark, and what the SDK is told of it."""
+"""The base class of all streams: requests, responses, bookmarks."""
 
 from __future__ import annotations
 
+import itertools
 import logging
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 from singer_sdk import RESTStream
 from singer_sdk.helpers.conform import TypeConformanceLevel
@@ -15,42 +18,160 @@ from singer_sdk.singerlib import RecordMessage
 from singer_sdk.singerlib.catalog import REPLICATION_INCREMENTAL
 from typing_extensions import override
 
-from tap_envoy.endpoint import Endpoint
-from tap_envoy.errors import EnvoyError, RunEndedError
-from tap_envoy.reader import ListReader
-from tap_envoy.records import Shape, utc
-from tap_envoy.report import Tally
-from tap_envoy.slices import DEPTH, Cut, Period, Slice, Uncut, sane_time
+from tap_envoy.exceptions import (
+    MESSAGE_KEYS,
+    REQUEST_ERRORS,
+    CredentialsRejectedError,
+    EnvoyError,
+    RequestRejectedError,
+    RunAbortedError,
+    ScopeMissingError,
+    TransientError,
+    connection_error,
+    decode_json,
+    excerpt,
+    is_retryable,
+)
+from tap_envoy.http import EnvoySession, RateLimiter, parse_retry_after
+from tap_envoy.pagination import Page
+from tap_envoy.prefetch import PrefetchPool
+from tap_envoy.progress import StreamProgress
+from tap_envoy.reader import Endpoint, StreamReader
+from tap_envoy.records import (
+    SECRET_PROPERTIES,
+    RecordConformer,
+    drop_secrets,
+    format_timestamp,
+)
+from tap_envoy.slices import EARLIEST_DATE, SingleSlice, TimeRange, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Mapping
 
-    from tap_envoy.auth import ClientApiKey, EnvoyAuthenticator
-    from tap_envoy.pages import Page
-    from tap_envoy.session import EnvoySession
-    from tap_envoy.tap import TapEnvoy
+    import requests
+    from singer_sdk import Tap
+
+    from tap_envoy.auth import EnvoyApiKeyAuthenticator, EnvoyAuthenticator
+    from tap_envoy.http import RetryPolicy
+    from tap_envoy.slices import Slicer
+    from tap_envoy.writer import BufferedMessageWriter
+
+MAX_TOKEN_RENEWALS = 3
+"""Times that one request is repeated because its access token was rejected."""
+
+SECRET_NAMES = [name.encode() for name in SECRET_PROPERTIES]
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+class EnvoyApi:
+    """What all streams of one run share: one session, one rate limiter, one authenticator.
+
+    Attributes:
+        config: The settings.
+        retry_policy: How transient errors are retried.
+        poll: Called while a response is awaited: flushes output, and raises on a shutdown request.
+        run_start: When the run started.
+        timeout: Seconds to wait for a response.
+        progress_interval: Seconds between two progress lines of a stream.
+    """
+
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        *,
+        authenticator: Callable[[], EnvoyApiKeyAuthenticator | EnvoyAuthenticator],
+        retry_policy: RetryPolicy,
+        poll: Callable[[], None],
+        run_start: datetime,
+        user_agent: str,
+        progress_interval: float,
+    ) -> None:
+        """Collect what a run needs.
+
+        Args:
+            config: The settings; may be empty, for discovery.
+            authenticator: Creates the authenticator when the first request needs it.
+            retry_policy: How transient errors are retried.
+            poll: Called while a response is awaited.
+            run_start: When the run started.
+            user_agent: The `User-Agent` header.
+            progress_interval: Seconds between two progress lines of a stream.
+        """
+        self.config = config
+        self.retry_policy = retry_policy
+        self.poll = poll
+        self.run_start = run_start
+        self.timeout: float = config.get("request_timeout", 60)
+        self.progress_interval = progress_interval
+        self._create_authenticator = authenticator
+        self._user_agent = user_agent
+
+    @cached_property
+    def rate_limiter(self) -> RateLimiter:
+        """The rate limiter of the run."""
+        return RateLimiter(self.config["requests_per_second"])
+
+    @cached_property
+    def session(self) -> EnvoySession:
+        """The HTTP session of the run; it uses a proxy and CA bundle of the environment."""
+        session = EnvoySession(self.rate_limiter)
+        session.headers["User-Agent"] = self._user_agent
+        return session
+
+    @cached_property
+    def authenticator(self) -> EnvoyApiKeyAuthenticator | EnvoyAuthenticator:
+        """The authenticator of the run."""
+        return self._create_authenticator()
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one small request to a stream shows.
+
+    Attributes:
+        total: Rows of the stream, if Envoy reports them.
+        warning: In what way the stream can only be read with less, if so.
+    """
+
+    total: int | None
+    warning: str | None = None
 
 
 class EnvoyStream(RESTStream[int]):
-    """A list of Envoy's v1 API. A subclass says which; how it is read stands here."""
+    """A list endpoint of Envoy's v1 API. Subclasses declare what it is."""
 
     primary_keys = ("id",)
     scopes: ClassVar[tuple[str, ...]]
-    """API scopes without which Envoy refuses the list."""
-    query: ClassVar[Mapping[str, str]] = {}
-    """Query parameters of each request, beside the page and the slice."""
-    cut: ClassVar[Cut] = Uncut()
-    """How the list is read in parts."""
-    depth: ClassVar[int] = DEPTH
+    """API scopes that the endpoint requires."""
+    sort_params: ClassVar[Mapping[str, str]] = {}
+    """Query parameters that ask for ascending order."""
+    slicer: ClassVar[Slicer] = SingleSlice()
+    """How the endpoint is divided into slices."""
+    needs_filter: ClassVar[bool] = False
+    """Whether the endpoint returns only some rows where it gets no filter by time."""
     TYPE_CONFORMANCE_LEVEL = TypeConformanceLevel.NONE
-    """Rows are made to match the schema once they are decoded, which costs a tenth."""
+    """Records are made to match the schema once they are decoded, at a tenth of the SDK's cost."""
     STATE_MSG_FREQUENCY = 1000
-    """Rows between STATE messages: a run that is killed has little to read again."""
+    """Records between two STATE messages."""
+    allow_redirects = False
     selected_by_default = False
+    is_started = False
+    """Whether the run has begun to read the stream."""
     is_complete = False
-    """Whether the run has read the list to its end."""
+    """Whether the run has read the whole stream."""
 
-    _tap: TapEnvoy
+    def __init__(self, tap: Tap, *, api: EnvoyApi, writer: BufferedMessageWriter) -> None:
+        """Create a stream.
+
+        Args:
+            tap: The tap, for the SDK.
+            api: What all streams of the run share.
+            writer: Holds ACTIVATE_VERSION back until the stream is complete.
+        """
+        self._api = api
+        self._writer = writer
+        super().__init__(tap)
 
     @property
     @override
@@ -59,24 +180,33 @@ class EnvoyStream(RESTStream[int]):
 
     @property
     @override
-    def authenticator(self) -> ClientApiKey | EnvoyAuthenticator:
-        """The one authenticator of the run, so that there is one login."""
-        return self._tap.authenticator
+    def authenticator(self) -> EnvoyApiKeyAuthenticator | EnvoyAuthenticator:
+        return self._api.authenticator
 
     @property
     @override
     def requests_session(self) -> EnvoySession:
-        """The one session of the run, so that connections are used again."""
-        return self._tap.session
+        return self._api.session
 
     @property
     @override
-    def timeout(self) -> int:
-        return self._tap.timeout
+    def timeout(self) -> float:  # type: ignore[override]  # the SDK has whole seconds
+        return self._api.timeout
+
+    @property
+    @override
+    def http_headers(self) -> dict[str, str]:
+        # A refused key was seen as HTTP 200 where `Accept` asked for version 3.
+        return {"Accept": "application/json"}
+
+    @cached_property
+    def progress(self) -> StreamProgress:
+        """What the stream has read, counted from the first access."""
+        return StreamProgress(self.name, self.logger, interval=self._api.progress_interval)
 
     @override
     def log(self, message: str, *args: Any, level: int = logging.INFO, **kwargs: Any) -> None:
-        """Log a message, but not the SDK's of an "unhandled" error: the tap tells it itself."""
+        """Log a message, except the SDK's "unhandled error": the tap reports errors itself."""
         if level < logging.ERROR:
             super().log(message, *args, level=level, **kwargs)
 
@@ -84,73 +214,273 @@ class EnvoyStream(RESTStream[int]):
     def generate_child_contexts(
         self, record: Record, context: Context | None
     ) -> Iterable[Context | None]:
-        """Return none: no stream has children, and the SDK copies each row for them."""
+        """Return nothing: no stream has children, for which the SDK would copy each record."""
         return ()
+
+    # Reading
 
     @override
     def get_records(self, context: Context | None) -> Iterable[Record]:
-        """Yield the rows of the list, as its schema says.
+        """Yield the records of the stream; log an error and let the run continue.
 
         Raises:
-            EnvoyError: If the list cannot be read to its end.
+            RunAbortedError: If no further stream can be read.
         """
-        _ = self.tally  # from here on
-        shape = Shape(self.effective_schema, listed=self.schema["properties"])
-        reader = ListReader(
-            self.cut,
-            self._period(),
-            partial(self._fetch, shape),
-            page_size=self.config["page_size"],
-            depth=self.depth,
-            check=self._tap.take_a_breath,
-        )
         try:
-            with self.get_http_request_counter() as requests_made:
-                for progress in reader.read():
-                    requests_made.increment()
-                    yield from progress.rows
-                    self._advance(progress.bookmark)
-                    self.tally.count_rows(len(progress.rows), progress.total)
-        except EnvoyError as error:
-            raise type(error)(f"{self.name}: {error}") from error
-        finally:
-            self._warn(shape)
-        self.is_complete = True
-        if self._stream_version is not None:
-            super()._write_activate_version_message(self._stream_version)
-
-    @override
-    def _sync_records(
-        self, context: Context | None = None, *, write_messages: bool = True
-    ) -> Generator[Record, Any, Any]:
-        """Read the list; if it cannot be read, say so and let the run go on with the others."""
-        try:
-            yield from super()._sync_records(context, write_messages=write_messages)
-        except RunEndedError:
+            yield from self.request_records(context)
+        except RunAbortedError:
             raise
         except EnvoyError as error:
-            self.logger.error("%s", error)  # noqa: TRY400  # a sentence, not a traceback
+            self.logger.error("%s: %s", self.name, error)  # noqa: TRY400  # no traceback
+        else:
+            self.is_complete = True
+            self._writer.release_versions()
 
     @override
-    def _write_activate_version_message(self, full_table_version: int) -> None:
-        """Hold the message back, which the SDK sends before the rows, until they are all out.
+    def request_records(self, context: Context | None) -> Iterable[Record]:
+        """Yield the records of the stream, as its schema says.
 
-        A target removes older rows the moment it reads it: sent first, a run that fails half
-        way leaves the table half empty.
+        Raises:
+            EnvoyError: If the stream cannot be read completely.
         """
+        self.is_started = True
+        _ = self.progress
+        conformer = RecordConformer(self.effective_schema, known=self.schema["properties"])
+        pool = PrefetchPool[Page]()
+        reader = StreamReader(
+            self.endpoint(self.config["page_size"]),
+            self._time_range(),
+            partial(self._fetch, conformer, lambda: pool.is_open),
+            wants_bookmark=self._is_incremental,
+            poll=self._api.poll,
+            warn=partial(self.logger.warning, "%s: %s", self.name),
+        )
+        first_bookmark = self.stream_state.get("replication_key_value")
+        try:
+            with pool, self.get_http_request_counter() as requests_made:
+                for batch in reader.read(pool):
+                    requests_made.increment()
+                    if batch.resets_bookmark:
+                        self._set_bookmark(first_bookmark)
+                    yield from batch.records
+                    self._advance_bookmark(batch.bookmark)
+                    self.progress.count_rows(len(batch.records), batch.total)
+        finally:
+            self._report_mismatches(conformer)
+
+    @classmethod
+    def endpoint(cls, page_size: int) -> Endpoint:
+        """Return what the reader has to know of the endpoint."""
+        return Endpoint(cls.slicer, cls.sort_params, page_size, cls.needs_filter)
+
+    def fetch_sample(self) -> Sample:
+        """Request one row, without retries.
+
+        Raises:
+            EnvoyError: If the stream cannot be read.
+            TransientError: If it may be possible later.
+        """
+        params = {**self.sort_params, "page": 1, "perPage": 1}
+        try:
+            return Sample(self._request_page(params).total)
+        except RequestRejectedError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                raise
+            total = self._request_page({}).total
+            names = " or ".join(f"`{name}`" for name in params)
+            return Sample(total, f"Envoy rejected {names}{error.detail}; reading the list without.")
+
+    def _fetch(
+        self,
+        conformer: RecordConformer,
+        is_wanted: Callable[[], bool],
+        params: dict[str, Any],
+        is_probe: bool,  # noqa: FBT001
+    ) -> Page:
+        """Request a page with retries, and make its records match the schema."""
+        attempts = itertools.count()
+
+        def request() -> Page:
+            if not is_wanted():
+                raise EnvoyError("The stream is not read any further.")
+            self.progress.count_request(retried=next(attempts) > 0)
+            try:
+                return self._request_page(params)
+            except TransientError as error:
+                if is_probe and error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+                    raise RequestRejectedError(str(error), status=error.status) from None
+                raise
+
+        page = self.request_decorator(request)()
+        for record in page.records:
+            conformer.conform(record)
+        if self._is_incremental and self.replication_key in conformer.mismatched_properties:
+            raise EnvoyError(
+                f"Envoy returned a row whose `{self.replication_key}` is not a timestamp; report "
+                "this to the maintainers of the tap."
+            )
+        return page
+
+    # Requests and responses
+
+    @override
+    def request_decorator(self, func: F) -> F:
+        """Repeat a request with backoff while it raises `TransientError`."""
+        return self._api.retry_policy.decorator(self.logger, self._api.rate_limiter)(func)  # type: ignore[return-value]
+
+    def _request_page(self, params: Mapping[str, Any]) -> Page:
+        """Request a page once, and again with another token where the token is rejected."""
+        for attempt in itertools.count():
+            response = self._send(params)
+            try:
+                self.validate_response(response)
+                return self._parse_page(response)
+            except CredentialsRejectedError:
+                is_last = attempt == MAX_TOKEN_RENEWALS
+                if is_last or not self.authenticator.invalidate(response.request):
+                    raise
+                self.logger.warning("Envoy rejected the access token; requesting another one.")
+        raise AssertionError  # not reached
+
+    def _send(self, params: Mapping[str, Any]) -> requests.Response:
+        try:
+            response = self.requests_session.get(
+                self.get_url(None),
+                params=params,
+                headers=self.http_headers,
+                auth=self.authenticator,
+                timeout=self.timeout,
+                allow_redirects=self.allow_redirects,
+            )
+        except REQUEST_ERRORS as error:
+            raise connection_error(error, where="Envoy (`api_url`)", timeout=self.timeout) from None
+        self.logger.debug("GET %s %s: HTTP %d", self.path, dict(params), response.status_code)
+        return response
+
+    @override
+    def validate_response(self, response: requests.Response) -> None:
+        """Check the status of a response.
+
+        Raises:
+            TransientError: If the request may succeed later.
+            EnvoyError: If it was refused.
+        """
+        if not HTTPStatus.OK <= response.status_code < HTTPStatus.MULTIPLE_CHOICES:
+            payload = decode_json(response)
+            body = response.content.decode("utf-8", "replace") if payload is None else payload
+            raise self._status_error(response.status_code, response, body)
+
+    def _parse_page(self, response: requests.Response) -> Page:
+        """Return the page that a response holds; an unexpected body is never an empty list."""
+        payload = decode_json(response)
+        if payload is None:
+            raise TransientError("Envoy returned something that is not JSON.")
+        if (status := status_in_body(payload)) is not None:
+            raise self._status_error(status, response, payload)
+        if any(name in response.content for name in SECRET_NAMES):
+            payload = drop_secrets(payload)
+        return parse_page(payload)
+
+    def _status_error(
+        self, status: int, response: requests.Response, body: Any
+    ) -> EnvoyError | TransientError:
+        """Return the error for a status other than 2xx."""
+        detail = excerpt(body, MESSAGE_KEYS, self.authenticator.secrets)
+        if is_retryable(status):
+            return TransientError(
+                f"Envoy returned HTTP {status}{detail}.",
+                status=status,
+                retry_after=parse_retry_after(response),
+            )
+        if status == HTTPStatus.UNAUTHORIZED:
+            advice = self.authenticator.advice
+            return CredentialsRejectedError(
+                f"Envoy rejected the credentials (HTTP {status}){detail}; {advice}."
+            )
+        if status == HTTPStatus.FORBIDDEN:
+            scopes = " and ".join(f"`{scope}`" for scope in self.scopes)
+            return ScopeMissingError(
+                f"Envoy denied access (HTTP {status}){detail}; add the scope {scopes} to the "
+                "integration in Envoy's Dev Dashboard (and to `scopes`, if you set it), and check "
+                "that the API user is a Global Admin."
+            )
+        if status in REJECTIONS:
+            advice = "check `api_url`" if status == HTTPStatus.NOT_FOUND else "report this"
+            return RequestRejectedError(
+                f"Envoy rejected the request for {self.path} (HTTP {status}){detail}; {advice}.",
+                status=status,
+                detail=detail,
+            )
+        if status < HTTPStatus.BAD_REQUEST:
+            return EnvoyError(
+                f"Envoy returned a redirect (HTTP {status}), which is not followed, so that "
+                "credentials reach no other host; check `api_url`."
+            )
+        return EnvoyError(f"Envoy rejected the request for {self.path} (HTTP {status}){detail}.")
+
+    # Bookmarks
+
+    @property
+    def _is_incremental(self) -> bool:
+        return self.replication_method == REPLICATION_INCREMENTAL
+
+    def _time_range(self) -> TimeRange:
+        """Return what is to be read: from `start_date`, or from a while before the bookmark."""
+        now = self._api.run_start
+        end = now + timedelta(days=self.config["lookahead_days"])
+        if not self._is_incremental:
+            self.logger.info("%s: reading all rows.", self.name)
+            return TimeRange(None, now, end)
+        lookback = self.config["lookback_days"]
+        starts = []
+        if start_date := self.config.get("start_date"):
+            starts.append((parse_time(start_date), "`start_date`"))
+        if bookmark := self.stream_state.get("replication_key_value"):
+            start = parse_time(bookmark) - timedelta(days=lookback)
+            starts.append((start, f"bookmark {bookmark[:10]} minus {lookback} days"))
+        if starts:
+            start, reason = max(starts)
+            self.logger.info("%s: reading from %s (%s).", self.name, f"{start:%Y-%m-%d}", reason)
+            return TimeRange(start, now, end)
+        if self.needs_filter:
+            self.logger.info(
+                "%s: reading from %d; set `start_date` to shorten this.",
+                self.name,
+                EARLIEST_DATE.year,
+            )
+        else:
+            self.logger.info("%s: reading all rows, as `start_date` is not set.", self.name)
+        return TimeRange(None, now, end)
+
+    def _advance_bookmark(self, bookmark: str | None) -> None:
+        """Move the bookmark forward, but never past the start of the run."""
+        if bookmark is None or not self._is_incremental:
+            return
+        bookmark = min(bookmark, format_timestamp(self._api.run_start))
+        self._set_bookmark(max(bookmark, self.stream_state.get("replication_key_value") or ""))
+
+    def _set_bookmark(self, value: str | None) -> None:
+        state = self.stream_state
+        if value is None:
+            state.pop("replication_key_value", None)
+            return
+        state["replication_key_value"] = value
+        state["replication_key"] = self.replication_key
 
     @override
     def _increment_stream_state(
         self, latest_record: Record, *, context: Context | None = None
     ) -> None:
-        """Leave the bookmark alone: it moves with what is complete, not with each row."""
+        """Do nothing: bookmarks advance with what is complete, not with each record."""
+
+    # Messages
 
     @override
     def _generate_record_messages(self, record: Record) -> Generator[RecordMessage, None, None]:
-        """Pass a row on as it is, where the SDK would look at each value of it to do the same.
+        """Pass a record on as it is, where the SDK would look at each value to do the same.
 
-        That look costs over a quarter of a run's processor time. This is a private hook of the SDK:
-        should it be called no more, rows go the SDK's longer way, and are the same.
+        This saves a sixth of a run's processor time. Should the SDK no longer call this private
+        hook, records take the SDK's way and are the same.
         """
         if not self._is_passed_on:
             yield from super()._generate_record_messages(record)
@@ -164,85 +494,60 @@ class EnvoyStream(RESTStream[int]):
 
     @cached_property
     def _is_passed_on(self) -> bool:
-        """Whether all of the stream is selected, and nothing maps or flattens it."""
-        (plain, *more) = self.stream_maps
-        is_mapped = bool(more) or type(plain) is not SameRecordTransform
+        """Whether all properties are selected, and nothing maps or flattens the stream."""
+        (first, *more) = self.stream_maps
+        is_mapped = bool(more) or type(first) is not SameRecordTransform
         is_flattened = bool(self.config.get("flattening_enabled"))
         return all(self.mask.values()) and not is_mapped and not is_flattened
 
-    def _period(self) -> Period:
-        """Return what is to be read: from a while before the bookmark, or from `start_date`."""
-        now = self._tap.began
-        end = now + timedelta(days=self.config["lookahead_days"])
-        if self.replication_method != REPLICATION_INCREMENTAL:
-            return Period(None, now, end)
-        starts = []
-        if start_date := self.config.get("start_date"):
-            starts.append(sane_time(start_date))
-        if bookmark := self.stream_state.get("replication_key_value"):
-            lookback = timedelta(days=self.config["lookback_days"])
-            starts.append(sane_time(bookmark) - lookback)
-        return Period(max(starts, default=None), now, end)
-
-    def _advance(self, bookmark: str | None) -> None:
-        """Move the bookmark on, but never past the moment the run began."""
-        if bookmark is None or self.replication_method != REPLICATION_INCREMENTAL:
-            return
-        now = utc(self._tap.began)
-        state = self.stream_state
-        state["replication_key_value"] = max(
-            min(bookmark, now), state.get("replication_key_value", "")
-        )
-        state["replication_key"] = self.replication_key
-
-    def _warn(self, shape: Shape) -> None:
-        """Tell of what Envoy sends and the schema does not have."""
-        if shape.unlisted:
+    def _report_mismatches(self, conformer: RecordConformer) -> None:
+        """Warn of what Envoy sends and the schema does not have."""
+        if conformer.unknown_properties:
+            names = ", ".join(sorted(conformer.unknown_properties))
+            self.logger.warning("%s: dropped unknown fields: %s.", self.name, names)
+        if conformer.mismatched_properties:
+            names = ", ".join(sorted(conformer.mismatched_properties))
             self.logger.warning(
-                "Envoy sends keys for %s that this version of the tap does not know, and which "
-                "were left out: %s. Report their names to the maintainers of the tap.",
-                self.name,
-                ", ".join(sorted(shape.unlisted)),
-            )
-        if shape.odd:
-            self.logger.warning(
-                "Envoy sends values for %s that are not of the kind that this version of the tap "
-                "expects, and which were left empty: %s.",
-                self.name,
-                ", ".join(sorted(shape.odd)),
+                "%s: set values of an unexpected type to null: %s.", self.name, names
             )
 
-    def _fetch(self, shape: Shape, part: Slice, number: int, is_wanted: Callable[[], bool]) -> Page:
-        """Get the page of a number (from 1) of a slice, with patience while it is wanted.
 
-        Raises:
-            EnvoyError: If there is no such page to be had.
-        """
-        query = {
-            **self.query,
-            **self.cut.query(part),
-            "page": number,
-            "perPage": self.config["page_size"],
-        }
-        page = self._tap.patience.call(self._endpoint.asking(query, is_wanted), self.logger)
-        for record in page.records:
-            shape.fit(record)
-        return page
+REJECTIONS = {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY}
 
-    def peek(self) -> Page:
-        """Ask for one row, once.
 
-        Raises:
-            EnvoyError: If the list cannot be read.
-            TransientError: If that may pass.
-        """
-        return self._endpoint.ask({**self.query, "page": 1, "perPage": 1})
+def status_in_body(payload: Any) -> int | None:
+    """Return the HTTP error that a 2xx response carries in its body, if it does.
 
-    @cached_property
-    def _endpoint(self) -> Endpoint:
-        return Endpoint(self)
+    A rejected API key was seen as `{"status": 401}` with HTTP 200.
+    """
+    status = _parse_count(payload.get("status")) if isinstance(payload, dict) else None
+    is_error = status is not None and HTTPStatus.MULTIPLE_CHOICES <= status < 600  # noqa: PLR2004
+    return status if is_error else None
 
-    @cached_property
-    def tally(self) -> Tally:
-        """What the stream takes, counted from the first look at it."""
-        return Tally(self.name, self.logger, interval=self._tap.progress_interval)
+
+def parse_page(payload: Any) -> Page:
+    """Return the page that a decoded body holds.
+
+    Raises:
+        EnvoyError: If it is not `{"data": [objects with an id]}`.
+    """
+    data = payload.get("data") if isinstance(payload, dict) else None
+    if not isinstance(data, list):
+        raise EnvoyError("Envoy returned a response without a list of rows (`data`).")
+    for record in data:
+        if not isinstance(record, dict):
+            raise EnvoyError("Envoy returned a row that is not an object.")
+        key = record.get("id")
+        if type(key) is int:
+            record["id"] = str(key)
+        elif not isinstance(key, str) or not key:
+            raise EnvoyError("Envoy returned a row without an `id`.")
+    meta = payload.get("meta")
+    return Page(data, _parse_count(meta.get("total")) if isinstance(meta, dict) else None)
+
+
+def _parse_count(value: Any) -> int | None:
+    """Return a number that is not negative, also from text."""
+    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 10:  # noqa: PLR2004
+        return int(value)
+    return value if type(value) is int and value >= 0 else None

@@ -1,7 +1,8 @@
-"""The lists on offer, one short class for each: what it is, not how it is read.
+"""The streams: one short declarative class for each list endpoint of Envoy's v1 API.
 
-Properties, scopes and filters are those of Envoy's documentation, or were seen in other clients.
-All but `id` may be null, and objects are open: Envoy adds keys as it pleases.
+Properties, scopes and filters are those of Envoy's documentation, or were seen in other clients
+(envoy-api, sections 1.5, 2 and 3). All properties but `id` may be null, and objects are open: Envoy
+adds fields at any time.
 """
 
 from __future__ import annotations
@@ -9,34 +10,35 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import ClassVar
 
-from tap_envoy.client import EnvoyStream
-from tap_envoy.fields import (
-    PERSONAL,
-    flag,
-    group,
-    groups,
-    key,
-    moment,
-    number,
-    record,
-    text,
-    texts,
-    whole,
-)
-from tap_envoy.slices import InOrder, InWindows
+from singer_sdk import typing as th
 
-MADE = moment("createdAt", "When it was made.")
-CHANGED = moment("updatedAt", "When it last changed.")
-LOCATION = text("locationId", "Key of the location.")
-FLOW = text("flowId", "Key of the sign-in flow.")
-ARRIVAL = moment("expectedArrivalAt", "When the person is expected.")
-DEPARTURE = moment("expectedDepartureAt", "When the person is expected to leave.")
-PERSON = (text("name", f"Name.{PERSONAL}"), text("email", f"E-mail address.{PERSONAL}"))
-ANSWERS = groups(
+from tap_envoy.client import EnvoyStream
+from tap_envoy.slices import OVERLAP, SingleSlice, SortedSlicer, WindowSlicer
+
+CREATED_AT = th.Property("createdAt", th.DateTimeType, description="When it was created.")
+UPDATED_AT = th.Property("updatedAt", th.DateTimeType, description="When it was last changed.")
+LOCATION_ID = th.Property("locationId", th.StringType, description="Id of the location.")
+FLOW_ID = th.Property("flowId", th.StringType, description="Id of the sign-in flow.")
+ARRIVAL = th.Property(
+    "expectedArrivalAt", th.DateTimeType, description="When the person is expected."
+)
+DEPARTURE = th.Property(
+    "expectedDepartureAt", th.DateTimeType, description="When the person is expected to leave."
+)
+PERSON = (
+    th.Property("name", th.StringType, description="Name. Personal data."),
+    th.Property("email", th.StringType, description="Email address. Personal data."),
+)
+CUSTOM_FIELDS = th.Property(
     "customFields",
-    f"Answers to the company's own questions.{PERSONAL}",
-    text("field", "The question."),
-    text("value", f"The answer.{PERSONAL}"),
+    th.ArrayType(
+        th.ObjectType(
+            th.Property("field", th.StringType, description="The question."),
+            th.Property("value", th.StringType, description="The answer. Personal data."),
+            additional_properties=True,
+        )
+    ),
+    description="Answers to the company's questions. Personal data.",
 )
 
 
@@ -47,49 +49,62 @@ class LocationsStream(EnvoyStream):
     path = "/locations"
     scopes = ("locations.read",)
     selected_by_default = True
-    query: ClassVar = {"sort": "createdAt", "order": "ASC"}
-    cut = InOrder(by="createdAt", after="createdAtAfter")
-    schema = record(
-        key("Key of the location."),
-        text("name", "Name that visitors see."),
-        flag("enabled", "Whether the location is in use."),
-        text("companyId", "Key of the company it belongs to."),
-        text("locale", "Language, such as `en`."),
-        text("timezone", "IANA name of its time zone."),
-        text("logoUrl", "Address of the logo."),
-        whole("capacityLimit", "People allowed in at once."),
-        number("scheduleAheadLimit", "How far ahead people may register; the unit is unknown."),
-        MADE,
-        CHANGED,
-        group(
-            "address",
-            "Postal address and position.",
-            text("line1", "First line of the address."),
-            text("line2", "Second line of the address."),
-            text("city", "City."),
-            text("state", "State or region."),
-            text("postalCode", "Postal code."),
-            text("country", "Country."),
-            number("latitude", "Degrees north."),
-            number("longitude", "Degrees east."),
+    sort_params: ClassVar = {"sort": "createdAt", "order": "ASC"}
+    slicer = SortedSlicer("createdAt", start_param="createdAtAfter")
+    schema = th.PropertiesList(
+        th.Property("id", th.StringType, required=True, description="Id of the location."),
+        th.Property("name", th.StringType, description="Name that visitors see."),
+        th.Property("enabled", th.BooleanType, description="Whether the location is in use."),
+        th.Property("companyId", th.StringType, description="Id of the company."),
+        th.Property("locale", th.StringType, description="Language, such as `en`."),
+        th.Property("timezone", th.StringType, description="IANA name of the time zone."),
+        th.Property("logoUrl", th.StringType, description="URL of the logo."),
+        th.Property("capacityLimit", th.IntegerType, description="People allowed in at once."),
+        th.Property(
+            "scheduleAheadLimit",
+            th.NumberType,
+            description="How far ahead people may register; the unit is unknown.",
         ),
-    )
+        CREATED_AT,
+        UPDATED_AT,
+        th.Property(
+            "address",
+            th.ObjectType(
+                th.Property("line1", th.StringType, description="First line of the address."),
+                th.Property("line2", th.StringType, description="Second line of the address."),
+                th.Property("city", th.StringType, description="City."),
+                th.Property("state", th.StringType, description="State or region."),
+                th.Property("postalCode", th.StringType, description="Postal code."),
+                th.Property("country", th.StringType, description="Country."),
+                th.Property("latitude", th.NumberType, description="Degrees north."),
+                th.Property("longitude", th.NumberType, description="Degrees east."),
+                additional_properties=True,
+            ),
+            description="Postal address and position.",
+        ),
+    ).to_dict()
 
 
 class CompaniesStream(EnvoyStream):
-    """The company itself."""
+    """The company."""
 
     name = "companies"
     path = "/companies"
     scopes = ("companies.read",)
-    schema = record(
-        key("Key of the company."),
-        text("name", "Name of the company."),
-        texts("locationIds", "Keys of its locations."),
-        groups("subscriptions", "What it subscribes to; the shape is not documented."),
-        MADE,
-        CHANGED,
-    )
+    schema = th.PropertiesList(
+        th.Property("id", th.StringType, required=True, description="Id of the company."),
+        th.Property("name", th.StringType, description="Name of the company."),
+        th.Property(
+            "locationIds", th.ArrayType(th.StringType), description="Ids of its locations."
+        ),
+        th.Property(
+            "subscriptions",
+            th.ArrayType(th.ObjectType(additional_properties=True)),
+            description="What it subscribes to; the shape is not documented.",
+        ),
+        CREATED_AT,
+        UPDATED_AT,
+    ).to_dict()
 
 
 class EmployeesStream(EnvoyStream):
@@ -98,32 +113,38 @@ class EmployeesStream(EnvoyStream):
     name = "employees"
     path = "/employees"
     scopes = ("employees.read", "locations.read")
-    query: ClassVar = {"sort": "NAME", "order": "ASC"}
-    schema = record(
-        key("Key of the employee."),
+    sort_params: ClassVar = {"sort": "NAME", "order": "ASC"}
+    schema = th.PropertiesList(
+        th.Property("id", th.StringType, required=True, description="Id of the employee."),
         *PERSON,
-        texts("locationIds", "Keys of the locations where the person works."),
-        MADE,
-        CHANGED,
-    )
+        th.Property(
+            "locationIds",
+            th.ArrayType(th.StringType),
+            description="Ids of the locations where the person works.",
+        ),
+        CREATED_AT,
+        UPDATED_AT,
+    ).to_dict()
 
 
 class FlowsStream(EnvoyStream):
-    """Sign-in flows: the ways in which visitors and employees register."""
+    """Sign-in flows of visitors and employees."""
 
     name = "flows"
     path = "/flows"
     scopes = ("flows.read",)
-    query: ClassVar = {"sort": "CREATED_AT", "order": "ASC"}
-    schema = record(
-        key("Key of the flow."),
-        text("name", "Name of the flow."),
-        text("type", "For whom it is, such as `VISITOR` or `EMPLOYEE`."),
-        flag("enabled", "Whether the flow is in use."),
-        LOCATION,
-        MADE,
-        CHANGED,
-    )
+    sort_params: ClassVar = {"sort": "CREATED_AT", "order": "ASC"}
+    schema = th.PropertiesList(
+        th.Property("id", th.StringType, required=True, description="Id of the flow."),
+        th.Property("name", th.StringType, description="Name of the flow."),
+        th.Property(
+            "type", th.StringType, description="Who signs in, such as `VISITOR` or `EMPLOYEE`."
+        ),
+        th.Property("enabled", th.BooleanType, description="Whether the flow is in use."),
+        LOCATION_ID,
+        CREATED_AT,
+        UPDATED_AT,
+    ).to_dict()
 
 
 class EntriesStream(EnvoyStream):
@@ -133,23 +154,39 @@ class EntriesStream(EnvoyStream):
     path = "/entries"
     scopes = ("entries.read",)
     replication_key = "signedInAt"
-    query: ClassVar = {"sort": "SIGNED_IN_AT", "order": "ASC"}
-    cut = InOrder(by="signedInAt", after="signedInAtAfter")
-    schema = record(
-        key("Key of the entry."),
-        text("fullName", f"Name of the visitor.{PERSONAL}"),
-        text("email", f"E-mail address of the visitor.{PERSONAL}"),
-        flag("isDelivery", "Whether a delivery was made, not a visit."),
-        text("agreementsStatus", "Whether the visitor signed the agreements."),
-        ANSWERS,
-        FLOW,
-        LOCATION,
-        moment("signedInAt", "When the visitor signed in."),
-        text("signedInVia", "Where the visitor signed in, such as a kiosk."),
-        moment("signedOutAt", "When the visitor signed out; null while on site."),
-        text("signedOutVia", "Where the visitor signed out."),
-        MADE,
-    )
+    sort_params: ClassVar = {"sort": "SIGNED_IN_AT", "order": "ASC"}
+    slicer = SortedSlicer("signedInAt", start_param="signedInAtAfter")
+    schema = th.PropertiesList(
+        th.Property("id", th.StringType, required=True, description="Id of the entry."),
+        th.Property("fullName", th.StringType, description="Name of the visitor. Personal data."),
+        th.Property(
+            "email", th.StringType, description="Email address of the visitor. Personal data."
+        ),
+        th.Property(
+            "isDelivery", th.BooleanType, description="Whether a delivery was made, not a visit."
+        ),
+        th.Property(
+            "agreementsStatus",
+            th.StringType,
+            description="Whether the visitor signed the agreements.",
+        ),
+        CUSTOM_FIELDS,
+        FLOW_ID,
+        LOCATION_ID,
+        th.Property("signedInAt", th.DateTimeType, description="When the visitor signed in."),
+        th.Property(
+            "signedInVia",
+            th.StringType,
+            description="Where the visitor signed in, such as a kiosk.",
+        ),
+        th.Property(
+            "signedOutAt",
+            th.DateTimeType,
+            description="When the visitor signed out; null while on site.",
+        ),
+        th.Property("signedOutVia", th.StringType, description="Where the visitor signed out."),
+        CREATED_AT,
+    ).to_dict()
 
 
 class InvitesStream(EnvoyStream):
@@ -159,26 +196,40 @@ class InvitesStream(EnvoyStream):
     path = "/invites"
     scopes = ("invites.read", "employees.read")
     replication_key = "createdAt"
-    query: ClassVar = {"sort": "CREATED_AT", "order": "ASC"}
-    cut = InOrder(by="createdAt", after="createdAtAfter")
-    schema = record(
-        key("Key of the invite."),
-        text("type", "Kind of invite."),
+    sort_params: ClassVar = {"sort": "CREATED_AT", "order": "ASC"}
+    slicer = SortedSlicer("createdAt", start_param="createdAtAfter")
+    schema = th.PropertiesList(
+        th.Property("id", th.StringType, required=True, description="Id of the invite."),
+        th.Property("type", th.StringType, description="Type of invite."),
         ARRIVAL,
         DEPARTURE,
-        text("approvalStatus", "Whether the visit was approved."),
-        FLOW,
-        LOCATION,
-        text("notes", f"Notes of the host.{PERSONAL}"),
-        group("invitee", f"Who is invited.{PERSONAL}", *PERSON),
-        group("host", f"Who invites.{PERSONAL}", *PERSON),
-        ANSWERS,
-        flag("sendEmailToInvitee", "Whether the invitee gets an e-mail."),
-        text("photoUrl", f"Address of the invitee's picture.{PERSONAL}"),
-        text("recurringInviteId", "Key that the invites of a series share."),
-        MADE,
-        CHANGED,
-    )
+        th.Property("approvalStatus", th.StringType, description="Whether the visit was approved."),
+        FLOW_ID,
+        LOCATION_ID,
+        th.Property("notes", th.StringType, description="Notes of the host. Personal data."),
+        th.Property(
+            "invitee",
+            th.ObjectType(*PERSON, additional_properties=True),
+            description="Who is invited. Personal data.",
+        ),
+        th.Property(
+            "host",
+            th.ObjectType(*PERSON, additional_properties=True),
+            description="Who invites. Personal data.",
+        ),
+        CUSTOM_FIELDS,
+        th.Property(
+            "sendEmailToInvitee", th.BooleanType, description="Whether the invitee gets an email."
+        ),
+        th.Property(
+            "photoUrl", th.StringType, description="URL of the invitee's picture. Personal data."
+        ),
+        th.Property(
+            "recurringInviteId", th.StringType, description="Id that the invites of a series share."
+        ),
+        CREATED_AT,
+        UPDATED_AT,
+    ).to_dict()
 
 
 class WorkSchedulesStream(EnvoyStream):
@@ -188,27 +239,37 @@ class WorkSchedulesStream(EnvoyStream):
     path = "/work-schedules"
     scopes = ("work-schedules.read", "employees.read")
     replication_key = "createdAt"
-    cut = InWindows(by="createdAt", after="createdAtAfter", before="createdAtBefore")
-    schema = record(
-        key("Key of the work schedule."),
+    # That these filters work as query parameters is inferred: if not, the list is read as a whole.
+    slicer = WindowSlicer("createdAt", start_param="createdAtAfter", end_param="createdAtBefore")
+    schema = th.PropertiesList(
+        th.Property("id", th.StringType, required=True, description="Id of the work schedule."),
         ARRIVAL,
         DEPARTURE,
-        moment("arrivedAt", "When the person came."),
-        moment("departedAt", "When the person left."),
-        FLOW,
-        LOCATION,
-        text("status", "Where the registration stands."),
-        groups("reservations", "What is booked for the day; the shape is not documented."),
-        group(
-            "scheduledFor",
-            f"Who comes in.{PERSONAL}",
-            text("id", "Key of the person."),
-            text("type", "Kind of person, such as an employee."),
-            *PERSON,
+        th.Property("arrivedAt", th.DateTimeType, description="When the person arrived."),
+        th.Property("departedAt", th.DateTimeType, description="When the person left."),
+        FLOW_ID,
+        LOCATION_ID,
+        th.Property("status", th.StringType, description="Status of the registration."),
+        th.Property(
+            "reservations",
+            th.ArrayType(th.ObjectType(additional_properties=True)),
+            description="What is booked for the day; the shape is not documented.",
         ),
-        MADE,
-        CHANGED,
-    )
+        th.Property(
+            "scheduledFor",
+            th.ObjectType(
+                th.Property("id", th.StringType, description="Id of the person."),
+                th.Property(
+                    "type", th.StringType, description="Type of person, such as an employee."
+                ),
+                *PERSON,
+                additional_properties=True,
+            ),
+            description="Who comes in. Personal data.",
+        ),
+        CREATED_AT,
+        UPDATED_AT,
+    ).to_dict()
 
 
 class ReservationsStream(EnvoyStream):
@@ -218,45 +279,69 @@ class ReservationsStream(EnvoyStream):
     path = "/reservations"
     scopes = ("reservations.read", "spaces.read")
     replication_key = "startTime"
-    # Envoy refuses more than 30 days. It is not known whether a window has what begins in it or
-    # what lies within it: windows that overlap by a day also find what reaches over an edge.
-    cut = InWindows(
-        by="startTime",
-        after="startTime",
-        before="endTime",
-        widest=timedelta(days=28),
-        overlap=timedelta(days=1),
-        looks_ahead=True,
+    needs_filter = True
+    # Envoy rejects windows of more than 30 days (documented). Whether a window holds what begins in it,
+    # overlaps it, or lies within it is unknown: windows that begin 15 days apart hold every
+    # reservation of up to 15 days in each case.
+    slicer = WindowSlicer(
+        "startTime",
+        start_param="startTime",
+        end_param="endTime",
+        end_field="endTime",
+        max_window=timedelta(days=30) - 2 * OVERLAP,
+        step=timedelta(days=15),
+        has_future=True,
     )
-    schema = record(
-        key("Key of the reservation, such as `d-508579`."),
-        group("reservedBy", f"Who booked it.{PERSONAL}", *PERSON),
-        group(
-            "space",
-            "What is booked.",
-            text("id", "Key of the space."),
-            text("name", "Name of the space."),
-            text("floorId", "Key of the floor."),
+    schema = th.PropertiesList(
+        th.Property(
+            "id",
+            th.StringType,
+            required=True,
+            description="Id of the reservation, such as `d-508579`.",
         ),
-        moment("startTime", "When it begins."),
-        moment("endTime", "When it ends."),
-    )
+        th.Property(
+            "reservedBy",
+            th.ObjectType(*PERSON, additional_properties=True),
+            description="Who booked it. Personal data.",
+        ),
+        th.Property(
+            "space",
+            th.ObjectType(
+                th.Property("id", th.StringType, description="Id of the space."),
+                th.Property("name", th.StringType, description="Name of the space."),
+                th.Property("floorId", th.StringType, description="Id of the floor."),
+                additional_properties=True,
+            ),
+            description="What is booked.",
+        ),
+        th.Property("startTime", th.DateTimeType, description="When it begins."),
+        th.Property("endTime", th.DateTimeType, description="When it ends."),
+    ).to_dict()
 
 
 class SpacesStream(EnvoyStream):
-    """Desks and other spaces that can be booked."""
+    """Desks and rooms that can be booked."""
 
     name = "spaces"
     path = "/spaces"
     scopes = ("spaces.read",)
-    schema = record(
-        key("Key of the space, such as `d-4953139`."),
-        text("name", "Name of the space."),
-        LOCATION,
-        text("floorId", "Key of the floor."),
-        flag("isAvailable", "Whether it can be booked."),
-        text("assignedTo", f"Whom it belongs to; an object comes as its JSON.{PERSONAL}"),
-    )
+    needs_filter = True
+    # Without `type` only desks are returned (seen in a client).
+    slicer = SingleSlice(({"type": "DESK"}, {"type": "ROOM"}))
+    schema = th.PropertiesList(
+        th.Property(
+            "id", th.StringType, required=True, description="Id of the space, such as `d-4953139`."
+        ),
+        th.Property("name", th.StringType, description="Name of the space."),
+        LOCATION_ID,
+        th.Property("floorId", th.StringType, description="Id of the floor."),
+        th.Property("isAvailable", th.BooleanType, description="Whether it can be booked."),
+        th.Property(
+            "assignedTo",
+            th.StringType,
+            description="Who it is assigned to; an object is given as its JSON. Personal data.",
+        ),
+    ).to_dict()
 
 
 STREAMS: tuple[type[EnvoyStream], ...] = (
