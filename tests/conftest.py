@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from tap_envoy.tap import TapEnvoy
-from tests.hasty import RETRY
-from tests.program import Run, run_tap
+from tests.fast_tap import RETRY_POLICY
+from tests.runner import Run, run_tap
 from tests.sandbox import Envoy, serve
 from tests.sandbox.server import Stage
 
 
 @dataclass(frozen=True)
-class Scene:
+class Sandbox:
     """An Envoy that is being served, and ways to read it with the tap."""
 
     envoy: Envoy
@@ -28,7 +28,7 @@ class Scene:
         return {
             "api_url": f"{self.address}/v1",
             "token_url": f"{self.address}/oauth2/token",
-            "requests_per_second": 1000,  # the pace has tests of its own
+            "requests_per_second": 1000,  # the rate limit is tested separately
         }
 
     @property
@@ -44,44 +44,53 @@ class Scene:
             "password": self.envoy.password,
         }
 
-    def run(self, *arguments: str, environment: dict[str, str] | None = None, **config: Any) -> Run:
-        """Run the tap with these settings, by its API key unless they have another way in."""
-        ways = config.keys() & {"api_key", "client_id"}
-        settings = self.addresses | ({} if ways else {"api_key": self.envoy.api_key}) | config
-        path = self.folder / "config.json"
-        path.write_text(json.dumps(settings), encoding="utf-8")
+    def write_config(self, **config: Any) -> tuple[str, str]:
+        """Write settings, with an API key unless they have a client id; return the option."""
+        credentials = config.keys() & {"api_key", "client_id"}
+        key = {} if credentials else {"api_key": self.envoy.api_key}
+        return "--config", self._write("config.json", self.addresses | key | config)
+
+    def run_tap(
+        self, *arguments: str, environment: dict[str, str] | None = None, **config: Any
+    ) -> Run:
+        """Run the tap with these settings, see `write_config`; assert that no secret is printed."""
+        run = run_tap(*self.write_config(**config), *arguments, environment=environment)
         given = {value for value in config.values() if isinstance(value, str) and len(value) > 20}
         hidden = {value for value in given if not value.startswith(("http", "/"))}
-        run = run_tap("--config", str(path), *arguments, environment=environment)
-        for secret in self.envoy.secrets | hidden:  # those, too, that the run was issued
+        for secret in self.envoy.secrets | hidden:  # including those issued during the run
             assert secret not in run.out + run.err
         return run
 
-    def select(self, *names: str) -> tuple[str, str]:
-        """Write a catalogue that selects these streams; returns the option that names it."""
+    def write_catalog(self, *names: str) -> tuple[str, str]:
+        """Write a catalog that selects these streams; return the option."""
         catalog = TapEnvoy(validate_config=False).catalog_dict
         for stream in catalog["streams"]:
             (root,) = [entry for entry in stream["metadata"] if not entry["breadcrumb"]]
             root["metadata"]["selected"] = stream["tap_stream_id"] in names
-        path = self.folder / "catalog.json"
-        path.write_text(json.dumps(catalog), encoding="utf-8")
-        return "--catalog", str(path)
+        return "--catalog", self._write("catalog.json", catalog)
 
-    def remember(self, state: dict[str, Any]) -> tuple[str, str]:
-        """Write a state; returns the option that names it."""
-        path = self.folder / "state.json"
-        path.write_text(json.dumps(state), encoding="utf-8")
-        return "--state", str(path)
+    def write_state(self, state: Any) -> tuple[str, str]:
+        """Write a state; return the option."""
+        return "--state", self._write("state.json", state)
 
     def tap(self, state: Any = None, **config: Any) -> TapEnvoy:
-        """Make a tap in this process, for what needs no process of its own."""
+        """Return a tap in this process, for what needs no separate process."""
         settings = {**self.addresses, "api_key": self.envoy.api_key, **config}
         return TapEnvoy(config=settings, state=state)
 
+    def _write(self, name: str, value: Any) -> str:
+        path = self.folder / name
+        path.write_text(json.dumps(value), encoding="utf-8")
+        return str(path)
+
 
 def read(tap: TapEnvoy, stream: str = "locations") -> list[dict[str, Any]]:
-    """Read a stream of a tap in this process, over HTTP."""
-    return [dict(row) for row in tap.streams[stream].get_records(None) if isinstance(row, dict)]
+    """Read a stream of a tap in this process, over HTTP.
+
+    Raises:
+        EnvoyError: If the stream cannot be read to its end.
+    """
+    return [dict(row) for row in tap.streams[stream].request_records(None)]  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")
@@ -92,8 +101,8 @@ def stage() -> Iterator[tuple[Stage, str]]:
 
 
 @pytest.fixture
-def scene(stage: tuple[Stage, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
-    monkeypatch.setattr(TapEnvoy, "retry", RETRY)
+def sandbox(stage: tuple[Stage, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Sandbox:
+    monkeypatch.setattr(TapEnvoy, "retry_policy", RETRY_POLICY)
     place, address = stage
     place.envoy = Envoy()
-    return Scene(place.envoy, address, tmp_path)
+    return Sandbox(place.envoy, address, tmp_path)

@@ -11,12 +11,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-HERE = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent
 
 
 @dataclass(frozen=True)
 class Run:
-    """What a run of the tap left behind."""
+    """Exit code and output of a run."""
 
     code: int
     out: str
@@ -24,6 +24,7 @@ class Run:
 
     @property
     def messages(self) -> list[dict[str, Any]]:
+        """The Singer messages."""
         return [json.loads(line) for line in self.out.splitlines()]
 
     def records(self, stream: str = "locations") -> list[dict[str, Any]]:
@@ -39,22 +40,28 @@ class Run:
         states = [message for message in self.messages if message["type"] == "STATE"]
         return dict(states[-1]["value"])
 
+    def log(self, *levels: str) -> list[str]:
+        """Return the messages in the log, of these levels or of all."""
+        entries = [line.split(" | ", 3) for line in self.err.splitlines()]
+        return [
+            entry[3]
+            for entry in entries
+            if len(entry) > 3 and (entry[1].strip() in levels or not levels)
+        ]
+
     @property
     def errors(self) -> list[str]:
-        """The sentences that were logged as errors."""
-        lines = self.err.splitlines()
-        return [line.split(" | ", 3)[3] for line in lines if "| ERROR " in line]
+        return self.log("ERROR")
 
     @property
     def warnings(self) -> list[str]:
-        lines = self.err.splitlines()
-        return [line.split(" | ", 3)[3] for line in lines if "| WARNING " in line]
+        return self.log("WARNING")
 
-    def failed_with(self, *parts: str) -> str:
-        """Check that the run ended in one sentence that has these parts; returns it."""
+    def assert_failed(self, *parts: str) -> str:
+        """Assert that the run failed with one sentence that contains these parts; return it."""
         assert self.code != 0, self.err
         assert "Traceback" not in self.err
-        (sentence,) = [line for line in self.errors if line != "Config validation failed"]
+        (sentence,) = self.errors
         for part in parts:
             assert part in sentence
         return sentence
@@ -69,11 +76,11 @@ def clean_environment(**variables: str) -> dict[str, str]:
 def run_tap(
     *arguments: str,
     hidden: Collection[str] = (),
-    module: str = "tests.hasty",
+    module: str = "tests.fast_tap",
     environment: Mapping[str, str] | None = None,
-    cwd: Path = HERE,
+    cwd: Path = ROOT,
 ) -> Run:
-    """Run the tap at DEBUG, in a process of its own; nothing of `hidden` may show anywhere."""
+    """Run the tap at DEBUG in a separate process; assert that `hidden` is not printed."""
     with TemporaryDirectory() as folder:
         out, err = Path(folder, "out"), Path(folder, "err")
         order = {
@@ -84,12 +91,12 @@ def run_tap(
             "out": str(out),
             "err": str(err),
         }
-        forge = _forge()
-        assert forge.stdin is not None
-        assert forge.stdout is not None
-        forge.stdin.write(json.dumps(order) + "\n")
-        forge.stdin.flush()
-        code = int(forge.stdout.readline())
+        server = _fork_server()
+        assert server.stdin is not None
+        assert server.stdout is not None
+        server.stdin.write(json.dumps(order) + "\n")
+        server.stdin.flush()
+        code = int(server.stdout.readline())
         run = Run(code, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
     for secret in hidden:
         assert secret not in run.out + run.err
@@ -97,11 +104,11 @@ def run_tap(
 
 
 @cache
-def _forge() -> subprocess.Popen[str]:
-    """Start what makes processes of the tap; it ends with this process, by its closed pipe."""
-    command = [sys.executable, "-m", "tests.forge"]
+def _fork_server() -> subprocess.Popen[str]:
+    """Start the fork server; it ends with this process, which closes its standard input."""
+    command = [sys.executable, "-m", "tests.fork_server"]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=HERE, encoding="utf-8")
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=ROOT, encoding="utf-8")
 
 
 def run(
@@ -109,8 +116,9 @@ def run(
     *,
     environment: Mapping[str, str],
     hidden: Collection[str] = (),
-    cwd: Path = HERE,
+    cwd: Path = ROOT,
 ) -> Run:
+    """Run a command; assert that `hidden` is not printed."""
     done = subprocess.run(
         command,
         capture_output=True,

@@ -1,8 +1,11 @@
-"""Runs the program in a process of its own, without the second that its imports take.
+"""Runs programs in separate processes, without the second that their imports take.
 
-Started once, it imports what the tap imports, then forks for each line of JSON on its standard
-input: a process with its own arguments, environment, folder and files, which runs a module as
-`python -m` does. It answers with the exit code, or minus the number of the signal.
+It imports what the tap imports, then forks for each line of JSON on its standard input: a process
+with its own arguments, environment, folder and files, which runs a module as `python -m` does. It
+replies with the exit code, or minus the number of the signal.
+
+Children of `multiprocessing`'s forkserver leave by `os._exit`: what happens while the interpreter
+shuts down, when threads may still log, would not be tested, and coverage would lose their data.
 """
 
 import json
@@ -19,14 +22,14 @@ def main() -> None:
         order: dict[str, Any] = json.loads(line)
         child = os.fork()
         if child == 0:
-            work(order)
+            run_program(order)
             return
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201
 
 
-def work(order: dict[str, Any]) -> None:
-    """Be the program; ends with SystemExit, or as a program without one does."""
+def run_program(order: dict[str, Any]) -> None:
+    """Run the program; ends with SystemExit, or returns if the program does."""
     for descriptor, (name, flags) in enumerate(
         [
             (os.devnull, os.O_RDONLY),
