@@ -56,9 +56,6 @@ if TYPE_CHECKING:
     from tap_envoy.slices import Slicer
     from tap_envoy.writer import BufferedMessageWriter
 
-MAX_TOKEN_RENEWALS = 3
-"""Times that one request is repeated because its access token was rejected."""
-
 SECRET_NAMES = [name.encode() for name in SECRET_PROPERTIES]
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -73,10 +70,9 @@ class EnvoyApi:
         poll: Called while a response is awaited: flushes output, and raises on a shutdown request.
         run_start: When the run started.
         timeout: Seconds to wait for a response.
-        progress_interval: Seconds between two progress lines of a stream.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # one for each thing that streams share
         self,
         config: Mapping[str, Any],
         *,
@@ -85,7 +81,6 @@ class EnvoyApi:
         poll: Callable[[], None],
         run_start: datetime,
         user_agent: str,
-        progress_interval: float,
     ) -> None:
         """Collect what a run needs.
 
@@ -96,14 +91,12 @@ class EnvoyApi:
             poll: Called while a response is awaited.
             run_start: When the run started.
             user_agent: The `User-Agent` header.
-            progress_interval: Seconds between two progress lines of a stream.
         """
         self.config = config
         self.retry_policy = retry_policy
         self.poll = poll
         self.run_start = run_start
         self.timeout: float = config.get("request_timeout", 60)
-        self.progress_interval = progress_interval
         self._create_authenticator = authenticator
         self._user_agent = user_agent
 
@@ -171,6 +164,7 @@ class EnvoyStream(RESTStream[int]):
         """
         self._api = api
         self._writer = writer
+        self._map_error: EnvoyError | None = None
         super().__init__(tap)
 
     @property
@@ -202,7 +196,7 @@ class EnvoyStream(RESTStream[int]):
     @cached_property
     def progress(self) -> StreamProgress:
         """What the stream has read, counted from the first access."""
-        return StreamProgress(self.name, self.logger, interval=self._api.progress_interval)
+        return StreamProgress(self.name, self.logger)
 
     @override
     def log(self, message: str, *args: Any, level: int = logging.INFO, **kwargs: Any) -> None:
@@ -235,6 +229,10 @@ class EnvoyStream(RESTStream[int]):
         else:
             self.is_complete = True
             self._writer.release_versions()
+        finally:
+            self._writer.discard_versions()
+        bookmark = self.stream_state.get("replication_key_value")
+        self.progress.log_summary(bookmark, complete=self.is_complete)
 
     @override
     def request_records(self, context: Context | None) -> Iterable[Record]:
@@ -262,11 +260,24 @@ class EnvoyStream(RESTStream[int]):
                     requests_made.increment()
                     if batch.resets_bookmark:
                         self._set_bookmark(first_bookmark)
-                    yield from batch.records
+                    yield from self._checked(batch.records)
                     self._advance_bookmark(batch.bookmark)
                     self.progress.count_rows(len(batch.records), batch.total)
         finally:
             self._report_mismatches(conformer)
+
+    def _checked(self, records: list[Record]) -> Iterable[Record]:
+        """Yield records; raise if a stream map failed on one.
+
+        An error raised where the SDK writes the record would end the run.
+        """
+        if self._is_passed_on:
+            yield from records
+            return
+        for record in records:
+            yield record
+            if self._map_error is not None:
+                raise self._map_error
 
     @classmethod
     def endpoint(cls, page_size: int) -> Endpoint:
@@ -282,7 +293,8 @@ class EnvoyStream(RESTStream[int]):
         """
         params = {**self.sort_params, "page": 1, "perPage": 1}
         try:
-            return Sample(self._request_page(params).total)
+            total = self._request_page(params).total
+            return Sample(None if self.needs_filter else total)
         except RequestRejectedError as error:
             if error.status == HTTPStatus.NOT_FOUND:
                 raise
@@ -330,17 +342,17 @@ class EnvoyStream(RESTStream[int]):
 
     def _request_page(self, params: Mapping[str, Any]) -> Page:
         """Request a page once, and again with another token where the token is rejected."""
-        for attempt in itertools.count():
+        resends = 0
+        while True:
             response = self._send(params)
             try:
                 self.validate_response(response)
                 return self._parse_page(response)
             except CredentialsRejectedError:
-                is_last = attempt == MAX_TOKEN_RENEWALS
-                if is_last or not self.authenticator.invalidate(response.request):
+                if not self.authenticator.invalidate(response.request, resends=resends):
                     raise
                 self.logger.warning("Envoy rejected the access token; requesting another one.")
-        raise AssertionError  # not reached
+                resends += 1
 
     def _send(self, params: Mapping[str, Any]) -> requests.Response:
         try:
@@ -483,7 +495,10 @@ class EnvoyStream(RESTStream[int]):
         hook, records take the SDK's way and are the same.
         """
         if not self._is_passed_on:
-            yield from super()._generate_record_messages(record)
+            try:
+                yield from super()._generate_record_messages(record)
+            except EnvoyError as error:
+                self._map_error = error
             return
         yield RecordMessage(
             stream=self.name,

@@ -164,7 +164,7 @@ def check_bookmark(stream: Stream, bookmark: Mapping[str, Any], now: datetime) -
             f"--state: the bookmark of {stream.name} is not that of `{key}`; remove it to read the "
             "stream from its start."
         )
-    time = normalize_timestamp(value)
+    time = normalize_timestamp(value) if isinstance(value, str) else None
     if time is None:
         raise EnvoyError(f"--state: the bookmark of {stream.name} is not a time.")
     if is_in_future(time, now):

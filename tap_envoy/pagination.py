@@ -36,7 +36,7 @@ MAX_UNSTABLE_PASSES = 15
 """The same where the order is not stable."""
 
 PASSES_TO_CUT_SHORT = 2
-"""Passes that end at the first gap; later ones read on, to collect the rows of an unstable order."""
+"""Passes that end at the first gap; later ones read on, to collect rows in an unstable order."""
 
 MAX_PASSES = 30
 """Passes over one slice in all."""
@@ -203,8 +203,8 @@ class SlicePaginator:
         is_settled: Whether no row is missing, as far as that can be proven.
         is_too_deep: Whether the list goes on beyond the depth that may be requested.
         is_torn: Whether the pass missed rows, or may have.
-        can_continue: Whether what came before the last page is complete, so that a slice that begins
-            there can follow; set where the pass is torn or too deep.
+        can_continue: Whether what came before the last page is complete, so that a slice that
+            begins there can follow; set where the pass is torn or too deep.
         rejection: Envoy's last rejection of a page after the first, if there was one.
         rejections: How many there were.
         ids: Ids of all rows so far.
@@ -439,7 +439,7 @@ class SlicePaginator:
 
     def _judge_plain(self, request: PageRequest, ids: list[str]) -> Verdict:
         current = self._pass
-        if self._must_check_numbering and ids:
+        if self._must_check_numbering and (ids or current.size > SMALLEST_LIMIT):
             return Verdict.CHECK_NUMBERING
         if ids and current.ids.issuperset(ids):
             # Past the end some servers repeat the last page; others repeat the first for ever.
@@ -523,7 +523,7 @@ class SlicePaginator:
         known = len(set(found) & set(first))
         if 2 * known < len(found):
             self._behavior.first_page = 0
-        elif page.rejection is not None or (first and known >= 0.9 * len(found)):  # noqa: PLR2004
+        elif page.rejection is not None or (first and known >= 0.9 * len(found)):
             self._behavior.first_page = 1
         if first or self._behavior.first_page == 0:
             self._pass = self._new_pass()

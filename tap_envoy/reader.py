@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from tap_envoy.exceptions import EnvoyError, RequestRejectedError
 from tap_envoy.pagination import TOTAL_CAP, EndpointBehavior, Page, PageRequest, SlicePaginator
 from tap_envoy.records import format_timestamp
 from tap_envoy.slices import (
     FILTER_TOLERANCE,
+    MAX_DEPTH,
     OVERLAP,
     SingleSlice,
     SortedSlicer,
@@ -34,8 +35,10 @@ if TYPE_CHECKING:
     from tap_envoy.prefetch import PrefetchPool
     from tap_envoy.slices import Slicer, TimeRange
 
-ROWS_BEFORE_PROOF = 1_000
+ROWS_BEFORE_PROOF = 500
 """Rows of a sorted stream before the order is proven, so that its bookmark can move."""
+
+FIRST_ROW = PageRequest(1, 1)
 
 DEFAULT_WINDOW = timedelta(days=14)
 """Reservations that Envoy returns without a filter: so far back, and so far ahead (documented)."""
@@ -288,9 +291,7 @@ class StreamReader:
             {**self._endpoint.sort, **sort}, part.params, number, page.per_page
         )
 
-    def _request(
-        self, part: StreamSlice, page: PageRequest = PageRequest(1, 1), **sort: str
-    ) -> Page:
+    def _request(self, part: StreamSlice, page: PageRequest = FIRST_ROW, **sort: str) -> Page:
         """Return a page of a slice, by default the first row alone."""
         job = partial(self._fetch, self._params(part, page, **sort), False)  # noqa: FBT003
         try:
@@ -328,7 +329,9 @@ class StreamReader:
         self._behavior = EndpointBehavior(query.per_page or self._endpoint.page_size)
         self._behavior.is_paged = query.has_page
         slicer = self._endpoint.slicer
-        is_sliced = query.has_filter and (query.has_sort and query.has_page or not slicer.is_sorted)
+        is_sliced = query.has_filter and (
+            (query.has_sort and query.has_page) or not slicer.is_sorted
+        )
         self._restart(slicer if is_sliced else self._single_slice())
 
     def _report_simplification(self) -> None:
@@ -413,10 +416,10 @@ class StreamReader:
     def _handle_misplaced(self, active: ActiveSlice, problem: str) -> None:
         """Reach further back, or read the whole list, if a slice is not what was asked for."""
         slicer, part = self._slicer, active.part
-        if problem == "gap" and isinstance(slicer, SortedSlicer):
-            if wider := slicer.widened(part):
-                self._active[0] = self._activate(wider)
-                return
+        wider = slicer.widened(part) if isinstance(slicer, SortedSlicer) else None
+        if problem == "gap" and wider is not None:
+            self._active[0] = self._activate(wider)
+            return
         names = " and ".join(f"`{name}`" for name in part.params)
         self._warn(f"Envoy ignores {names}; reading the whole list.")
         self._restart(self._single_slice(is_filtered=False))
@@ -472,9 +475,9 @@ class StreamReader:
         self._recent_ids.append(active.paginator.ids)
         self._earliest = min(filter(None, (self._earliest, active.earliest)), default=None)
         latest = active.latest
-        if latest and isinstance(self._slicer, WindowSlicer):
-            if (until := self._slicer.settled_until(active.part)) is not None:
-                latest = min(latest, format_timestamp(until))
+        until = self._slicer.settled_until(active.part)
+        if latest and until:
+            latest = min(latest, format_timestamp(until))
         self._latest = max(filter(None, (self._latest, latest)), default=None)
 
     def _continue(self, active: ActiveSlice) -> None:
@@ -485,11 +488,11 @@ class StreamReader:
         """
         paginator, slicer = active.paginator, self._slicer
         until = active.latest_before if paginator.is_torn else active.latest
-        if isinstance(slicer, SortedSlicer) and paginator.can_continue and until:
-            if active.part.start is None or parse_time(until) > active.part.start:
-                self._follow(active, slicer, until)
-                return
-        if paginator.is_too_deep and not self._may_have_shrunk(paginator):
+        start = active.part.start
+        has_advanced = until is not None and (start is None or parse_time(until) > start)
+        if isinstance(slicer, SortedSlicer) and paginator.can_continue and has_advanced:
+            self._follow(active, slicer, cast("str", until))
+        elif paginator.is_too_deep and not self._may_have_shrunk(paginator):
             self._divide(active, known_ids=frozenset(paginator.ids))
         else:
             active.earliest = active.latest = active.last_time = None
@@ -506,7 +509,7 @@ class StreamReader:
         self._active[0] = self._activate(slicer.following(parse_time(until)))
 
     def _can_follow_by_time(self, active: ActiveSlice) -> bool:
-        """Prove the order: the newest row must not be one that came first, nor the counts differ."""
+        """Return whether the order holds: the counts agree, or the newest row is not known yet."""
         counts = self._do_counts_prove_order(active)
         if counts is not None or self._can_follow:
             return counts is not False
@@ -539,7 +542,7 @@ class StreamReader:
     def _is_too_deep(self, active: ActiveSlice) -> bool:
         """Return whether a window is better halved before any of it is emitted."""
         total = active.paginator.total
-        if not isinstance(self._slicer, WindowSlicer) or (total or 0) <= self._slicer.max_depth:
+        if not isinstance(self._slicer, WindowSlicer) or (total or 0) <= MAX_DEPTH:
             return False
         if total == active.part.parent_total:
             self._behavior.has_credible_total = False  # it does not respect the filter

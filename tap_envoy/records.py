@@ -32,8 +32,8 @@ FIRST_MILLISECONDS = 100_000_000_000
 def format_timestamp(time: datetime) -> str:
     """Return a time as the tap emits it: UTC with milliseconds, such as 2024-05-17T14:39:44.185Z.
 
-    Texts of this one format compare like the times. Finer times are cut, so that a row at a bookmark
-    is read again and not missed.
+    Texts of this one format compare like the times. Finer times are cut, so that a row at a
+    bookmark is read again and not missed.
     """
     plain = time.astimezone(UTC).replace(tzinfo=None)
     return f"{plain.isoformat(timespec='milliseconds')}Z"
@@ -156,7 +156,7 @@ class RecordConformer:
             )
             return frozenset({type(None)}), partial(_to_object, inner)
         if "array" in types:
-            items = self._converter(definition["items"])
+            items = self._converter(definition.get("items", {}))
             return frozenset({type(None)}), partial(_to_array, *items)
         if definition.get("format") == "date-time":
             return frozenset({type(None)}), normalize_timestamp

@@ -27,6 +27,9 @@ WIDER_OVERLAPS = (timedelta(minutes=1), timedelta(hours=1), timedelta(days=1))
 FILTER_TOLERANCE = timedelta(days=1)
 """Rows outside a slice by more than this show that the filter is ignored."""
 
+MIN_WINDOW = timedelta(days=2)
+"""Windows of rows that have a length are not halved further: no row would lie within one."""
+
 EARLIEST_DATE = datetime(2013, 1, 1, tzinfo=UTC)
 """Envoy has no data from before (inferred; if it has, set `start_date`)."""
 
@@ -114,6 +117,10 @@ class SingleSlice:
         for index, variant in enumerate(self.variants):
             yield StreamSlice(params=variant, is_optional=index > 0)
 
+    def settled_until(self, _part: StreamSlice) -> datetime | None:
+        """Return None: a slice that is read is settled as a whole."""
+        return None
+
     def times(self, record: Record) -> tuple[str, str] | None:
         """Return when a row begins and ends."""
         time = record.get(self.time_field) if self.time_field else None
@@ -151,6 +158,10 @@ class SortedSlicer:
         """Return a slice that overlaps further with the one before it; None if that is in vain."""
         wider = next((overlap for overlap in WIDER_OVERLAPS if overlap > part.overlap), None)
         return self._slice(replace(part, overlap=wider)) if wider else None
+
+    def settled_until(self, _part: StreamSlice) -> datetime | None:
+        """Return None: a slice that is read is settled as a whole."""
+        return None
 
     def times(self, record: Record) -> tuple[str, str] | None:
         """Return when a row begins and ends."""
@@ -223,13 +234,16 @@ class WindowSlicer:
         """
         earliest, latest = seen or (EARLIEST_DATE, datetime.now(UTC))
         start, end = part.start or earliest, part.end or latest
-        middle = start + (end - start) / 2
-        if end - start < 2 * OVERLAP:
+        width = end - start
+        if width < (MIN_WINDOW if self.end_field else 2 * OVERLAP):
             raise EnvoyError(too_many(start, self.start_param))
-        ids = known_ids | part.known_ids
+        middle = start + width / 2
+        # A row that reaches from one half into the other must lie within one of them.
+        reach = width / 4 if self.end_field else timedelta(0)
+        half = StreamSlice(known_ids=known_ids | part.known_ids, parent_total=total)
         return [
-            self._slice(StreamSlice(part.start, middle, known_ids=ids, parent_total=total)),
-            self._slice(StreamSlice(middle, part.end, known_ids=ids, parent_total=total)),
+            self._slice(replace(half, start=part.start, end=middle + reach)),
+            self._slice(replace(half, start=middle - reach, end=part.end)),
         ]
 
     def settled_until(self, part: StreamSlice) -> datetime | None:

@@ -49,29 +49,26 @@ SIMILARITY = 0.8
 """Ratio of `difflib` from which a new property is taken for a misspelled one."""
 
 
-def check_stream_maps(maps: Any, streams: Mapping[str, Collection[str]]) -> None:
-    """Check the setting `stream_maps`.
+def check_stream_maps(
+    maps: Mapping[str, Mapping[str, Any] | str | None], streams: Mapping[str, Collection[str]]
+) -> None:
+    """Check that stream maps refer to nothing that does not exist.
 
     Args:
-        maps: Its value.
+        maps: The setting `stream_maps`, of which the settings' schema has checked all types.
         streams: The names of the properties of each stream.
 
     Raises:
-        EnvoyError: If it refers to what does not exist, or the SDK would not accept it.
+        EnvoyError: If they do.
     """
-    if not isinstance(maps, dict):
-        raise EnvoyError("`stream_maps` must be an object.")
     for name, definition in maps.items():
         if name == MAPPER_ELSE_OPTION:
-            _check_is_null(definition, name)
             continue
-        is_map = isinstance(definition, dict)
-        source = definition.get(MAPPER_SOURCE_OPTION, name) if is_map else name
-        properties = _properties(source, streams)
-        if is_map:
-            _check_map(printable(name), definition, properties)
-        else:
-            _check_is_null(definition, printable(name))
+        if isinstance(definition, str) or definition is None:
+            _properties(name, streams)
+            continue
+        source = definition.get(MAPPER_SOURCE_OPTION, name)
+        _check_map(printable(name), definition, _properties(source, streams))
 
 
 def guard_expressions(mapper: PluginMapper) -> None:
@@ -124,7 +121,7 @@ class GuardedEvaluator:
             return self._evaluator.eval(expr, previously_parsed=previously_parsed)
         except Exception as error:  # noqa: BLE001  # an expression can raise anything
             raise EnvoyError(
-                f"{self._stream}: the stream map of `{self._property(expr)}` failed on a record "
+                f"The stream map of `{self._property(expr)}` failed on a record "
                 f"({type(error).__name__}); make the expression accept null and missing values."
             ) from None
 
@@ -147,37 +144,18 @@ def _properties(source: Any, streams: Mapping[str, Collection[str]]) -> set[str]
 def _check_map(stream: str, definition: Mapping[str, Any], properties: set[str]) -> None:
     """Check the map of one stream."""
     for name, value in definition.items():
-        where = f"{stream}.{printable(name)}"
-        if name == MAPPER_FILTER_OPTION:
-            _check_expression(value, where, properties)
-        elif name in OPTIONS:
-            _check_option(name, value, where)
-        elif name.startswith("__"):
+        is_removed = value in (None, NULL_STRING)
+        if name not in OPTIONS and name.startswith("__"):
             raise EnvoyError(f"`stream_maps`: {stream} has no option {_suggest(name, OPTIONS)}")
-        elif value not in (None, NULL_STRING):
-            if name not in properties and MAPPER_ELSE_OPTION not in definition:
+        if name not in OPTIONS and name not in properties:
+            if is_removed:
+                raise EnvoyError(
+                    f"`stream_maps`: {stream} has no property {_suggest(name, properties)}"
+                )
+            if MAPPER_ELSE_OPTION not in definition:
                 _check_is_new(stream, name, properties - definition.keys())
-            _check_expression(value, where, properties)
-        elif name not in properties:
-            raise EnvoyError(
-                f"`stream_maps`: {stream} has no property {_suggest(name, properties)}"
-            )
-
-
-def _check_option(name: str, value: Any, where: str) -> None:
-    if name == MAPPER_ELSE_OPTION:
-        _check_is_null(value, where)
-    elif name == MAPPER_KEY_PROPERTIES_OPTION:
-        is_list = isinstance(value, list) and all(isinstance(key, str) for key in value)
-        if value is not None and not is_list:
-            raise EnvoyError(f"`stream_maps`: {where} must be a list of properties or null.")
-    elif not isinstance(value, str):
-        raise EnvoyError(f"`stream_maps`: {where} must be a string.")
-
-
-def _check_is_null(value: Any, where: str) -> None:
-    if value not in (None, NULL_STRING):
-        raise EnvoyError(f"`stream_maps`: {where} must be null.")
+        if not is_removed and name not in OPTIONS - {MAPPER_FILTER_OPTION}:
+            _check_expression(value, f"{stream}.{printable(name)}", properties)
 
 
 def _check_is_new(stream: str, name: str, unmapped: set[str]) -> None:
@@ -192,10 +170,8 @@ def _check_is_new(stream: str, name: str, unmapped: set[str]) -> None:
         )
 
 
-def _check_expression(text: Any, where: str, properties: set[str]) -> None:
+def _check_expression(text: str, where: str, properties: set[str]) -> None:
     """Refuse an expression that is not one, or refers to what does not exist."""
-    if not isinstance(text, str):
-        raise EnvoyError(f"`stream_maps`: {where} must be an expression in a string.")
     try:
         nodes = list(ast.walk(ast.parse(text.strip(), mode="eval")))
     except (MemoryError, RecursionError, SyntaxError, ValueError):

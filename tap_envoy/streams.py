@@ -280,8 +280,8 @@ class ReservationsStream(EnvoyStream):
     scopes = ("reservations.read", "spaces.read")
     replication_key = "startTime"
     needs_filter = True
-    # Envoy rejects windows of more than 30 days (documented). Whether a window holds what begins in it,
-    # overlaps it, or lies within it is unknown: windows that begin 15 days apart hold every
+    # Envoy rejects windows of more than 30 days (documented). Whether a window holds what begins in
+    # it, overlaps it, or lies within it is unknown: windows that begin 15 days apart hold every
     # reservation of up to 15 days in each case.
     slicer = WindowSlicer(
         "startTime",

@@ -34,6 +34,7 @@ from tap_envoy.config import (
     drop_unset,
     from_environment,
     load_dotenv_file,
+    parse_numbers,
     validate_config,
 )
 from tap_envoy.exceptions import EnvoyError
@@ -129,7 +130,7 @@ class TapEnvoy(Tap):
         if parse_env_config:
             load_dotenv_file()
             config = config | from_environment(schema, os.environ)
-        config = drop_unset(config)
+        config = parse_numbers(drop_unset(config), schema)
         if validate and (errors := _validate(config, schema)):
             raise ConfigValidationError("Invalid settings", errors=errors)
         now = datetime.now(UTC)
@@ -150,7 +151,6 @@ class TapEnvoy(Tap):
             poll=self.poll,
             run_start=self.run_start,
             user_agent=self.config.get("user_agent", f"{self.name}/{self.plugin_version}"),
-            logger=self.logger,
         )
 
     @cached_property
