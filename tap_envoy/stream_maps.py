@@ -85,9 +85,7 @@ def guard_expressions(mapper: PluginMapper) -> None:
         ]
         for stream_map in stream_maps:
             if isinstance(stream_map, CustomStreamMap):
-                stream_map.expr_evaluator = GuardedEvaluator(
-                    stream_map.expr_evaluator, stream, expressions
-                )
+                stream_map.expr_evaluator = GuardedEvaluator(stream_map.expr_evaluator, expressions)
 
 
 class GuardedEvaluator:
@@ -97,17 +95,15 @@ class GuardedEvaluator:
         names: What an expression may refer to: the record's values and more.
     """
 
-    def __init__(self, evaluator: Any, stream: str, expressions: Iterable[tuple[str, Any]]) -> None:
+    def __init__(self, evaluator: Any, expressions: Iterable[tuple[str, Any]]) -> None:
         """Wrap an evaluator.
 
         Args:
             evaluator: The SDK's, a `simpleeval.EvalWithCompoundTypes`.
-            stream: The stream.
             expressions: Properties and their expressions.
         """
         self.names: dict[str, Any] = {}
         self._evaluator = evaluator
-        self._stream = stream
         self._expressions = list(expressions)
 
     def eval(self, expr: str, previously_parsed: ast.AST | None = None) -> Any:
