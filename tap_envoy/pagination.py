@@ -14,17 +14,17 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tap_envoy.exceptions import EnvoyError
+from tap_envoy.slices import MAX_DEPTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
     from tap_envoy.exceptions import RequestRejectedError
-
-Record = dict[str, Any]
+    from tap_envoy.records import Record
 
 TAIL = 400
 """Rows of which the order is remembered: more than two pages."""
@@ -141,6 +141,7 @@ class Pass:
         has_hole: Whether such a page had rows.
         is_disordered: Whether rows changed places.
         is_complete: Whether the pass reached the end of the list.
+        is_rejected: Whether Envoy rejected a page of it.
         repeats_first: Whether the second page was the first one again.
     """
 
@@ -161,6 +162,7 @@ class Pass:
     is_disordered: bool = False
     is_complete: bool = False
     repeats_first: bool = False
+    is_rejected: bool = False
 
 
 def plain_pages(per_page: int, max_depth: int | None) -> Iterator[PageRequest]:
@@ -265,6 +267,16 @@ class SlicePaginator:
         return self._pass.is_overlapping
 
     @property
+    def is_rejected_once(self) -> bool:
+        """Whether a page of this pass was rejected, for the first time."""
+        return self._pass.is_rejected and self.rejections == 1
+
+    @property
+    def first_id(self) -> str | None:
+        """The id of the first row."""
+        return self._pass.first_ids[0] if self._pass.first_ids else None
+
+    @property
     def last_id(self) -> str | None:
         """The id of the last row of the list, as far as it was read."""
         return self._pass.tail[-1] if self._pass.tail else None
@@ -367,7 +379,7 @@ class SlicePaginator:
         if self._pass.pages == 1:
             return self._judge_first(request, ids)
         if page.rejection is not None:
-            return self._judge_rejection(page.rejection)
+            return self._judge_rejection(request, page.rejection)
         is_odd = len(ids) != request.per_page or len(ids) <= SMALLEST_LIMIT
         if is_odd and ids == self._pass.first_ids:
             return Verdict.WHOLE
@@ -388,7 +400,7 @@ class SlicePaginator:
             behavior.can_overlap = False
         return Verdict.CONTINUE
 
-    def _judge_rejection(self, rejection: RequestRejectedError) -> Verdict:
+    def _judge_rejection(self, request: PageRequest, rejection: RequestRejectedError) -> Verdict:
         """Tell the end of the list from a limit of its depth."""
         current, total = self._pass, self.total
         if current.is_overlapping and current.pages == 2:  # noqa: PLR2004
@@ -403,6 +415,9 @@ class SlicePaginator:
             return Verdict.END
         self.rejection = rejection
         self.rejections += 1
+        current.is_rejected = True
+        if self._max_depth is None and request.end > MAX_DEPTH:
+            self._max_depth = MAX_DEPTH  # the next pass reaches exactly as far
         return Verdict.TOO_DEEP
 
     def _judge_overlapping(

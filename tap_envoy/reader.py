@@ -31,8 +31,8 @@ from tap_envoy.slices import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from tap_envoy.pagination import Record
     from tap_envoy.prefetch import PrefetchPool
+    from tap_envoy.records import Record
     from tap_envoy.slices import Slicer, TimeRange
 
 ROWS_BEFORE_PROOF = 500
@@ -205,7 +205,7 @@ class StreamReader:
         self._warn = warn
         size = endpoint.page_size
         self._query = Query(bool(endpoint.sort), has_filter=True, per_page=size)
-        self._simpler = self._query.simpler()
+        self._simpler: Iterator[Query] = iter(())
         self._rejected: RequestRejectedError | None = None
         self._behavior = EndpointBehavior(size)
         self._ids_before: set[str] = set()
@@ -321,7 +321,8 @@ class StreamReader:
             self._warn(f"Envoy rejected {wanted} (HTTP {error.status}){error.detail}; skipping it.")
             self._active.remove(active)
             return
-        self._rejected = self._rejected or error
+        if self._rejected is None:
+            self._rejected, self._simpler = error, self._simpler_queries(error.detail)
         query = next(self._simpler, None)
         if query is None:
             raise self._rejected
@@ -333,6 +334,15 @@ class StreamReader:
             (query.has_sort and query.has_page) or not slicer.is_sorted
         )
         self._restart(slicer if is_sliced else self._single_slice())
+
+    def _simpler_queries(self, reason: str) -> Iterator[Query]:
+        """Return queries that ask for less; first those without what Envoy's reason names."""
+        names = self._endpoint.filter_names
+
+        def is_unnamed(query: Query) -> bool:
+            return not any(name in reason for name in query.dropped(self._query, names))
+
+        return iter(sorted(self._query.simpler(), key=is_unnamed))
 
     def _report_simplification(self) -> None:
         """Say once what Envoy rejected, and how the stream is read instead."""
@@ -381,7 +391,7 @@ class StreamReader:
         new = paginator.advance(request, page)
         if numbering != self._behavior.first_page == 0:
             self._renumber(active)
-        is_sorted = self._note_times(active, page.records)
+        is_sorted = self._note_times(active, page.records, is_first=request.number == 1)
         if is_first and self._is_too_deep(active):
             self._divide(active, known_ids=frozenset())
             return
@@ -424,10 +434,12 @@ class StreamReader:
         self._warn(f"Envoy ignores {names}; reading the whole list.")
         self._restart(self._single_slice(is_filtered=False))
 
-    def _note_times(self, active: ActiveSlice, records: list[Record]) -> bool:
+    def _note_times(self, active: ActiveSlice, records: list[Record], *, is_first: bool) -> bool:
         """Take in the times of a page; return whether they are in ascending order."""
         times = [time for record in records if (time := self._slicer.times(record))]
         active.latest_before = active.latest
+        if is_first:
+            active.last_time = None
         if not times:
             return True
         first = [time[0] for time in times]
@@ -539,6 +551,12 @@ class StreamReader:
         older = all_rows - newer
         return None if older <= 0 else older <= len(active.paginator.ids)
 
+    def _is_at_last_row(self, active: ActiveSlice) -> bool:
+        """Return whether the last row that Envoy returns is the last one of the list."""
+        last = self._request(active.part, order="DESC").records if self._query.has_sort else []
+        paginator = active.paginator
+        return bool(last) and last[0]["id"] == paginator.last_id != paginator.first_id
+
     def _is_too_deep(self, active: ActiveSlice) -> bool:
         """Return whether a window is better halved before any of it is emitted."""
         total = active.paginator.total
@@ -551,7 +569,7 @@ class StreamReader:
 
     def _may_have_shrunk(self, paginator: SlicePaginator) -> bool:
         """Return whether a page may be rejected because it is past the end by now."""
-        return isinstance(self._slicer, SingleSlice) and paginator.rejections == 1
+        return isinstance(self._slicer, SingleSlice) and paginator.is_rejected_once
 
     def _divide(self, active: ActiveSlice, *, known_ids: frozenset[str]) -> None:
         """Halve a window that is too deep.
@@ -560,6 +578,9 @@ class StreamReader:
             EnvoyError: If the slice cannot be divided.
         """
         slicer, part, paginator = self._slicer, active.part, active.paginator
+        if isinstance(slicer, SingleSlice) and self._is_at_last_row(active):
+            self._finish(active)
+            return
         if isinstance(slicer, WindowSlicer):
             seen = None
             if active.earliest and active.latest:

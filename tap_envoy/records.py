@@ -14,6 +14,8 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
 
+Record = dict[str, Any]
+
 Converter = Callable[[Any], Any]
 """Converts a value to the schema's type, or returns None."""
 

@@ -12,7 +12,7 @@ from tap_envoy.records import format_timestamp
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from tap_envoy.pagination import Record
+    from tap_envoy.records import Record
 
 MAX_DEPTH = 10_000
 """Rows: page x perPage must not exceed this (documented for invites; inferred for the others, where
