@@ -164,6 +164,11 @@ class Pass:
     repeats_first: bool = False
     is_rejected: bool = False
 
+    @property
+    def is_second(self) -> bool:
+        """Whether the newest page is the second one."""
+        return self.pages == 2  # noqa: PLR2004
+
 
 def plain_pages(per_page: int, max_depth: int | None) -> Iterator[PageRequest]:
     """Yield the pages after the first, side by side."""
@@ -338,7 +343,7 @@ class SlicePaginator:
         """
         last = self._pass
         # Torn at the second page twice: perhaps pages are of one size, whatever is asked for.
-        if last.is_overlapping and last.pages == 2 and self._passes > 1:  # noqa: PLR2004
+        if last.is_overlapping and last.is_second and self._passes > 1:
             self._overlaps = False
         self._fruitless = 0 if last.new else self._fruitless + 1
         self._passes += 1
@@ -403,12 +408,12 @@ class SlicePaginator:
     def _judge_rejection(self, request: PageRequest, rejection: RequestRejectedError) -> Verdict:
         """Tell the end of the list from a limit of its depth."""
         current, total = self._pass, self.total
-        if current.is_overlapping and current.pages == 2:  # noqa: PLR2004
+        if current.is_overlapping and current.is_second:
             self._overlaps = False  # perhaps it is the number of rows that is not accepted
             return Verdict.TORN
         # A total of one page's rows may count these alone.
         has_all = total is not None and len(current.first_ids) < total <= len(current.ids)
-        is_first_short = current.pages == 2 and current.size < self._behavior.page_size  # noqa: PLR2004
+        is_first_short = current.is_second and current.size < self._behavior.page_size
         is_past_end = rejection.status == HTTPStatus.NOT_FOUND or is_first_short
         if (has_all and total != TOTAL_CAP) or (is_past_end and not current.is_overlapping):
             current.has_gap = True
@@ -425,32 +430,40 @@ class SlicePaginator:
     ) -> Verdict:
         """Check that a page continues the one before it."""
         current, behavior = self._pass, self._behavior
+        known = self._count_known(ids)
+        current.has_gap |= not known
+        current.has_hole |= not known and bool(ids)
+        current.is_disordered |= known > 0 and self._is_disordered(request, records, ids, known)
+        if current.is_second and (verdict := self._judge_second(request, ids, known)):
+            return verdict
         if len(ids) > request.per_page:
             behavior.can_overlap = False
-            return Verdict.CHECK_NUMBERING if self._must_check_numbering else Verdict.TORN
-        known = self._count_known(ids)
-        if current.pages == 2 and ids and ids == current.first_ids[: len(ids)]:  # noqa: PLR2004
-            current.repeats_first = True
-            is_first_short = len(current.first_ids) < self._behavior.page_size
-            return Verdict.WHOLE if is_first_short else Verdict.TORN
-        if not known:
-            current.has_gap = True
-            current.has_hole |= bool(ids)
-        elif self._is_disordered(request, records, ids, known):
-            current.is_disordered = True
-        if current.pages == 2 and self._must_check_numbering:  # noqa: PLR2004
-            if current.has_gap or current.is_disordered or known != current.end - request.start:
-                return Verdict.CHECK_NUMBERING
-            behavior.first_page = 1
-        if not ids:
-            return Verdict.END
-        if (not known and self._passes <= PASSES_TO_CUT_SHORT) or known == request.per_page:
             return Verdict.TORN
-        if len(ids) < request.per_page:
-            # A server that falls back to another size sends rows that are out of place.
-            behavior.can_overlap = behavior.can_overlap and not current.is_disordered
-            return Verdict.END
-        return Verdict.CONTINUE
+        is_unconnected = bool(ids) and not known and self._passes <= PASSES_TO_CUT_SHORT
+        if is_unconnected or known == request.per_page:
+            return Verdict.TORN
+        if len(ids) == request.per_page:
+            return Verdict.CONTINUE
+        # A server that falls back to another size sends rows that are out of place.
+        behavior.can_overlap = behavior.can_overlap and not current.is_disordered
+        return Verdict.END
+
+    def _judge_second(self, request: PageRequest, ids: list[str], known: int) -> Verdict | None:
+        """Learn from the second page how the endpoint counts pages, or return None."""
+        current, behavior = self._pass, self._behavior
+        if len(ids) > request.per_page:
+            behavior.can_overlap = False
+        elif ids and ids == current.first_ids[: len(ids)]:
+            current.repeats_first = True
+            is_first_short = len(current.first_ids) < behavior.page_size
+            return Verdict.WHOLE if is_first_short else Verdict.TORN
+        if not self._must_check_numbering:
+            return None
+        is_as_expected = known == current.end - request.start and not current.is_disordered
+        if not behavior.can_overlap or not known or not is_as_expected:
+            return Verdict.CHECK_NUMBERING
+        behavior.first_page = 1
+        return None
 
     def _judge_plain(self, request: PageRequest, ids: list[str]) -> Verdict:
         current = self._pass
@@ -458,7 +471,7 @@ class SlicePaginator:
             return Verdict.CHECK_NUMBERING
         if ids and current.ids.issuperset(ids):
             # Past the end some servers repeat the last page; others repeat the first for ever.
-            is_last_again = current.pages > 2 or len(ids) != request.per_page  # noqa: PLR2004
+            is_last_again = not current.is_second or len(ids) != request.per_page
             current.has_gap = True
             current.is_disordered |= not is_last_again or ids != current.tail[-len(ids) :]
             return Verdict.END
@@ -486,10 +499,11 @@ class SlicePaginator:
         tail = iter(current.tail)
         if not all(key in tail for key in ids[:known]):
             return True
-        if self._time_field is None or known in {len(ids), current.end - request.start}:
+        field = self._time_field
+        if field is None or known in {len(ids), current.end - request.start}:
             return False
         # Rows of one time may change places, which looks like an insertion or a deletion.
-        return bool(records[known].get(self._time_field) == records[known - 1][self._time_field])
+        return bool(records[known].get(field) == records[known - 1].get(field))
 
     # What follows
 
