@@ -576,7 +576,7 @@ class SlicePaginator:
         if current.is_disordered:
             return self._is_confirmed()
         if self._is_short_of_total():
-            if self._agrees():
+            if self._agrees() and self._previous and self._previous.total == total:
                 raise EnvoyError(
                     f"Envoy reports {total} rows, but only {len(current.ids)} can be read; report "
                     "this to Envoy."

@@ -232,6 +232,9 @@ class StreamReader:
         """
         self._pool = pool
         while self._schedule():
+            if self._resets_bookmark:
+                self._resets_bookmark = False
+                yield Batch([], resets_bookmark=True)
             active = self._active[0]
             if not active.paginator.pending:
                 self._continue(active)
@@ -403,6 +406,8 @@ class StreamReader:
             self._restart(self._single_slice())
         elif paginator.is_settled:
             self._finish(active)
+            if isinstance(self._slicer, WindowSlicer) and self._latest:
+                yield Batch([], self._latest)
         elif paginator.is_done:
             self._continue(active)
 
@@ -462,12 +467,11 @@ class StreamReader:
             times = self._slicer.times
             rows = [row for row in rows if (time := times(row)) is None or time[1] >= start]
         self._emitted += len(rows)
-        resets, self._resets_bookmark = self._resets_bookmark, False
         bookmark = self._sorted_bookmark(active) if is_sorted else None
         total = None if isinstance(self._slicer, WindowSlicer) else active.paginator.total
         if total is not None:
             total += active.rows_before
-        return Batch(rows, bookmark, total, resets_bookmark=resets)
+        return Batch(rows, bookmark, total)
 
     def _sorted_bookmark(self, active: ActiveSlice) -> str | None:
         """Return the time up to which no row is missing, if the order is proven."""
@@ -485,11 +489,13 @@ class StreamReader:
         """Go on after a slice that is settled."""
         self._active.popleft()
         self._recent_ids.append(active.paginator.ids)
+        if not self._active and (part := next(self._slices, None)):
+            self._active.append(self._activate(part))
         self._earliest = min(filter(None, (self._earliest, active.earliest)), default=None)
-        latest = active.latest
-        until = self._slicer.settled_until(active.part)
-        if latest and until:
-            latest = min(latest, format_timestamp(until))
+        latest, following = active.latest, self._active[0].part.start if self._active else None
+        if latest and following:
+            # A row that begins later may lie in the next slice alone.
+            latest = min(latest, format_timestamp(following))
         self._latest = max(filter(None, (self._latest, latest)), default=None)
 
     def _continue(self, active: ActiveSlice) -> None:

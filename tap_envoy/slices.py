@@ -117,10 +117,6 @@ class SingleSlice:
         for index, variant in enumerate(self.variants):
             yield StreamSlice(params=variant, is_optional=index > 0)
 
-    def settled_until(self, _part: StreamSlice) -> datetime | None:
-        """Return None: a slice that is read is settled as a whole."""
-        return None
-
     def times(self, record: Record) -> tuple[str, str] | None:
         """Return when a row begins and ends."""
         time = record.get(self.time_field) if self.time_field else None
@@ -158,10 +154,6 @@ class SortedSlicer:
         """Return a slice that overlaps further with the one before it; None if that is in vain."""
         wider = next((overlap for overlap in WIDER_OVERLAPS if overlap > part.overlap), None)
         return self._slice(replace(part, overlap=wider)) if wider else None
-
-    def settled_until(self, _part: StreamSlice) -> datetime | None:
-        """Return None: a slice that is read is settled as a whole."""
-        return None
 
     def times(self, record: Record) -> tuple[str, str] | None:
         """Return when a row begins and ends."""
@@ -245,14 +237,6 @@ class WindowSlicer:
             self._slice(replace(half, start=part.start, end=middle + reach)),
             self._slice(replace(half, start=middle - reach, end=part.end)),
         ]
-
-    def settled_until(self, part: StreamSlice) -> datetime | None:
-        """Return the time up to which no row is missing after a window; None for all of it.
-
-        It is not known whether a window holds what begins in it, overlaps it, or lies within it: a
-        row may be in the next window alone, if it begins after the start of that.
-        """
-        return part.start + self.step if part.start and self.step else None
 
     def times(self, record: Record) -> tuple[str, str] | None:
         """Return when a row begins and ends."""
