@@ -522,6 +522,7 @@ class StreamReader:
             self._warn(f"Envoy does not sort by `{slicer.time_field}`; reading the whole list.")
             self._restart(self._single_slice())
             return
+        self._can_bookmark = True
         self._recent_ids.append(active.paginator.ids)
         self._latest = max(filter(None, (self._latest, until)), default=None)
         self._active[0] = self._activate(slicer.following(parse_time(until)))
@@ -551,7 +552,7 @@ class StreamReader:
         if not isinstance(self._slicer, SortedSlicer) or active.latest is None:
             return None
         following = self._slicer.following(parse_time(active.latest))
-        all_rows, newer = self._request(active.part).total, self._request(following).total
+        all_rows, newer = active.paginator.total, self._request(following).total
         if all_rows is None or newer is None or TOTAL_CAP in {all_rows, newer}:
             return None
         older = all_rows - newer
