@@ -14,6 +14,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from http import HTTPStatus
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from tap_envoy.exceptions import EnvoyError
@@ -179,21 +180,21 @@ def plain_pages(per_page: int, max_depth: int | None) -> Iterator[PageRequest]:
 
 
 def overlapping_pages(
-    size: int, max_depth: int | None, *, min_gain: int = 1
+    size: int, end: int, max_depth: int | None, *, min_gain: int = 1
 ) -> Iterator[PageRequest]:
-    """Yield the pages after a first one, each beginning before the end of the last.
+    """Yield the pages after row `end`, each beginning before the end of the last.
 
     Of all pages of half as many to as many rows, the next is the one that reaches furthest. For
     100 rows: (2, 99), (3, 98), … (10, 91), (10, 100), …: about 14 % more requests than plain
     pages. Ends where no page of these sizes overlaps and reaches further.
 
     Args:
-        size: Rows of the first page.
+        size: Rows of a full page.
+        end: Rows that the pages so far reach.
         max_depth: Rows that no page may reach beyond.
         min_gain: Rows that the last page before `max_depth` must add at least.
     """
     sizes = range(max(1, size // 2), size + 1)
-    end = size
     while True:
         limit = end + size if max_depth is None else max_depth
         reach = (((end - 1) // rows + 1) * rows for rows in sizes)
@@ -505,11 +506,14 @@ class SlicePaginator:
         current = self._pass
         if not current.ids.isdisjoint(ids[known:]):
             return True
-        tail = iter(current.tail)
+        expected = current.end - request.start
+        if known >= expected and ids[:known] != current.tail[-known:]:
+            return True
+        tail = iter(current.tail)  # of which some may be deleted by now
         if not all(key in tail for key in ids[:known]):
             return True
         field = self._time_field
-        if field is None or known in {len(ids), current.end - request.start}:
+        if field is None or known in {len(ids), expected}:
             return False
         # Rows of one time may change places, which looks like an insertion or a deletion.
         return bool(records[known].get(field) == records[known - 1].get(field))
@@ -541,7 +545,13 @@ class SlicePaginator:
             if current.is_overlapping:
                 # A sorted list is continued by time: no request for a few rows before the limit.
                 min_gain = size // 2 if self._time_field else 1
-                current.plan = overlapping_pages(size, self._max_depth, min_gain=min_gain)
+                first = []
+                if self._must_check_numbering and size == request.per_page:
+                    # Overlaps more, so that pages counted from 0 begin many rows away.
+                    first = [PageRequest(2, size - max(2, size // 10))]
+                end = first[0].end if first else size
+                pages = overlapping_pages(size, end, self._max_depth, min_gain=min_gain)
+                current.plan = chain(first, pages)
             else:
                 per_page = size if size <= SMALLEST_LIMIT else request.per_page
                 current.plan = plain_pages(per_page, self._max_depth)
