@@ -527,6 +527,8 @@ class EnvoyStream(RESTStream[int]):
             )
 
 
+REPORT = "report this to the maintainers of the tap"
+
 REJECTIONS = {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY}
 
 
@@ -548,15 +550,18 @@ def parse_page(payload: Any) -> Page:
     """
     data = payload.get("data") if isinstance(payload, dict) else None
     if not isinstance(data, list):
-        raise EnvoyError("Envoy returned a response without a list of rows (`data`).")
+        raise EnvoyError(
+            "Envoy returned a response without a list of rows (`data`); check `api_url`, or "
+            f"{REPORT}."
+        )
     for record in data:
         if not isinstance(record, dict):
-            raise EnvoyError("Envoy returned a row that is not an object.")
+            raise EnvoyError(f"Envoy returned a row that is not an object; {REPORT}.")
         key = record.get("id")
         if type(key) is int:
             record["id"] = str(key)
         elif not isinstance(key, str) or not key:
-            raise EnvoyError("Envoy returned a row without an `id`.")
+            raise EnvoyError(f"Envoy returned a row without an `id`; {REPORT}.")
     meta = payload.get("meta")
     return Page(data, _parse_count(meta.get("total")) if isinstance(meta, dict) else None)
 
