@@ -413,8 +413,9 @@ class EnvoyStream(RESTStream[int]):
             scopes = " and ".join(f"`{scope}`" for scope in self.scopes)
             return ScopeMissingError(
                 f"Envoy denied access (HTTP {status}){detail}; add the scope {scopes} to the "
-                "integration in Envoy's Dev Dashboard (and to `scopes`, if you set it), and check "
-                "that the API user is a Global Admin."
+                "integration in Envoy's Dev Dashboard (and to `scopes`, if set; a refresh token "
+                "keeps the scopes that it was granted with), and check that the API user is a "
+                "Global Admin."
             )
         if status in REJECTIONS:
             advice = "check `api_url`" if status == HTTPStatus.NOT_FOUND else "report this"

@@ -264,6 +264,11 @@ class TapEnvoy(Tap):
     def _token_cache(self) -> TokenCache | NullTokenCache:
         config = self.config
         if "token_cache" not in config:
+            if "password" not in config:
+                self.logger.warning(
+                    "Without `token_cache` the next run cannot sign in: Envoy replaces a refresh "
+                    "token when it is used, and the new one is not stored."
+                )
             return NullTokenCache()
         # Without a username, the refresh token identifies the user.
         user = config.get("username") or config.get("refresh_token", "")
