@@ -101,6 +101,12 @@ class EnvoyApiKeyAuthenticator(APIKeyAuthenticator):
         super().__init__(key="X-Api-Key", value=api_key, location="header")
         self.secrets = {api_key}
 
+    @override
+    def authenticate_request(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Add the key to the headers; the SDK would also parse and rebuild the URL."""
+        request.headers.update(self.auth_headers)
+        return request
+
     def sign_in(self) -> str:
         """Return a sentence that names the authentication method."""
         return "Signing in with the Client API Key (`api_key`)."
