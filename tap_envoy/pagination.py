@@ -509,11 +509,13 @@ class SlicePaginator:
         expected = current.end - request.start
         if known >= expected and ids[:known] != current.tail[-known:]:
             return True
+        if known == expected:
+            return False
         tail = iter(current.tail)  # of which some may be deleted by now
         if not all(key in tail for key in ids[:known]):
             return True
         field = self._time_field
-        if field is None or known in {len(ids), expected}:
+        if field is None or known == len(ids):
             return False
         # Rows of one time may change places, which looks like an insertion or a deletion.
         return bool(records[known].get(field) == records[known - 1].get(field))

@@ -441,19 +441,19 @@ class StreamReader:
 
     def _note_times(self, active: ActiveSlice, records: list[Record], *, is_first: bool) -> bool:
         """Take in the times of a page; return whether they are in ascending order."""
-        times = [time for record in records if (time := self._slicer.times(record))]
+        field = self._slicer.time_field
+        times = [time for record in records if (time := record.get(field))] if field else []
         active.latest_before = active.latest
         if is_first:
             active.last_time = None
         if not times:
             return True
-        first = [time[0] for time in times]
-        is_sorted = first == sorted(first)
+        is_sorted = times == sorted(times)
         if not active.paginator.is_overlapping and active.last_time:
-            is_sorted = is_sorted and first[0] >= active.last_time
-        active.last_time = first[-1]
-        active.earliest = min(active.earliest or first[0], *first)
-        active.latest = max(active.latest or first[0], *first)
+            is_sorted = is_sorted and times[0] >= active.last_time
+        active.last_time = times[-1]
+        active.earliest = min(active.earliest or times[0], *times)
+        active.latest = max(active.latest or times[0], *times)
         return is_sorted
 
     def _batch(self, active: ActiveSlice, new: list[Record], *, is_sorted: bool) -> Batch:
