@@ -165,6 +165,7 @@ class EnvoyStream(RESTStream[int]):
         self._api = api
         self._writer = writer
         self._map_error: EnvoyError | None = None
+        self._time_extracted = api.run_start
         super().__init__(tap)
 
     @property
@@ -258,6 +259,7 @@ class EnvoyStream(RESTStream[int]):
             with pool, self.get_http_request_counter() as requests_made:
                 for batch in reader.read(pool):
                     requests_made.increment()
+                    self._time_extracted = datetime.now(UTC)
                     if batch.resets_bookmark:
                         self._set_bookmark(first_bookmark)
                     yield from self._checked(batch.records)
@@ -505,7 +507,7 @@ class EnvoyStream(RESTStream[int]):
             stream=self.name,
             record=record,
             version=self._stream_version,
-            time_extracted=datetime.now(UTC),
+            time_extracted=self._time_extracted,
         )
 
     @cached_property
