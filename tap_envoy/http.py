@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, TypeVar
-from urllib.parse import urlsplit
 
 import backoff
 import requests
@@ -167,7 +166,6 @@ class EnvoySession(requests.Session):
         """
         super().__init__()
         self.rate_limiter = rate_limiter
-        self._environment: dict[str, Any] = {}
         for scheme in ("https://", "http://"):
             self.mount(scheme, _BoundedAdapter(max_time, max_bytes))
 
@@ -186,18 +184,6 @@ class EnvoySession(requests.Session):
         elif response.ok:
             self.rate_limiter.succeeded()
         return response
-
-    @override
-    def merge_environment_settings(
-        self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any
-    ) -> Any:
-        """Look up proxy and CA bundle once per host: each look-up costs as much as 20 rows."""
-        host = urlsplit(url).netloc
-        if host not in self._environment:
-            self._environment[host] = super().merge_environment_settings(
-                url, proxies, stream, verify, cert
-            )
-        return dict(self._environment[host])
 
     @override
     def get_redirect_target(self, resp: requests.Response) -> None:

@@ -495,13 +495,6 @@ def test_session_keeps_connections_open() -> None:
     assert len(ports) == 1
 
 
-def test_session_looks_up_the_environment_once_per_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    with serve(lambda _: Reply(200)) as url, session() as http:
-        http.get(url)
-        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
-        assert http.get(url).ok
-
-
 def test_session_uses_the_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     paths: list[str] = []
 
