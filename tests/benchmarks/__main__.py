@@ -144,8 +144,8 @@ def shared_limit() -> None:
         refused = first.traffic.refused + last.traffic.refused
         wall = max(first.wall, last.wall)
         say(
-            f"\nTwo runs of {rows:,} locations sharing one {limit}: {wall:.1f} s, "
-            f"{(requests - refused) / wall:.2f} responses per second, {refused} times 429, all rows."
+            f"\nTwo runs of {rows:,} locations sharing one {limit}: all rows in {wall:.1f} s, "
+            f"{(requests - refused) / wall:.2f} responses per second, {refused} times 429."
         )
 
 
@@ -175,9 +175,7 @@ def growth() -> None:
         with serve(rows) as server:
             run = measure(TAP, server, **FAST)
         assert run.rows == rows, run
-        say(
-            f"| {rows:9,} | {run.processor:11.2f} | {run.memory:8.1f} | {run.traffic.requests:8} |"
-        )
+        say(f"| {rows:9,} | {run.processor:11.2f} | {run.memory:8.1f} | {run.traffic.requests:8} |")
 
 
 def requests_per_page() -> None:

@@ -101,9 +101,7 @@ class Run:
             raise RuntimeError(f"{self._tool.name} failed: {self._err.read_text()[-2000:]}")
         processor = usage.ru_utime + usage.ru_stime
         memory = usage.ru_maxrss / 1024
-        return Figures(
-            self._count_rows(), processor, wall, memory, self._server.take_traffic()
-        )
+        return Figures(self._count_rows(), processor, wall, memory, self._server.take_traffic())
 
     def _count_rows(self) -> int:
         mark = self._tool.row_mark

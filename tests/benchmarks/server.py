@@ -56,7 +56,9 @@ class Traffic:
 class Resource:
     """A list whose rows are a second apart."""
 
-    def __init__(self, rows: list[dict[str, Any]], count: int, order: str, filter_name: str) -> None:
+    def __init__(
+        self, rows: list[dict[str, Any]], count: int, order: str, filter_name: str
+    ) -> None:
         self.default_order = order
         self.filter_name = filter_name
         self._templates = [_template(row) for row in rows]

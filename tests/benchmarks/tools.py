@@ -7,6 +7,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 WORK_DIR = ROOT / ".benchmarks"
+UV = ("uv", "--quiet")
 MSDK_CONFIG = WORK_DIR / "msdk.json"
 
 
@@ -34,9 +35,7 @@ class Tool:
         return replace(self, command=command)
 
 
-LOOP = Tool(
-    "hand-written loop", ("requests",), ("python", str(HERE / "handwritten_loop.py"))
-)
+LOOP = Tool("hand-written loop", ("requests",), ("python", str(HERE / "handwritten_loop.py")))
 TAP = Tool("tap-envoy", (str(ROOT),), ("tap-envoy", "--config=ENV"))
 TOOLS = (
     LOOP,
@@ -62,12 +61,12 @@ def install(tool: Tool) -> None:
     folder = tool.bin_dir.parent
     marker = folder / "ready"
     if not marker.exists():
-        subprocess.run(["uv", "--quiet", "venv", "--clear", str(folder)], check=True)
+        subprocess.run([*UV, "venv", "--clear", str(folder)], check=True)
     elif tool is not TAP:
         return
-    uv_install = ["uv", "--quiet", "pip", "install", "--compile-bytecode"]
-    options = ["--reinstall-package", "tap-envoy", "--python", str(tool.bin_dir / "python")]
-    subprocess.run([*uv_install, *options, *tool.packages], check=True)
+    options = ["--compile-bytecode", "--reinstall-package", "tap-envoy"]
+    python = ["--python", str(tool.bin_dir / "python")]
+    subprocess.run([*UV, "pip", "install", *options, *python, *tool.packages], check=True)
     marker.touch()
 
 
