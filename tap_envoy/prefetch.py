@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import Future, wait
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -14,9 +15,12 @@ if TYPE_CHECKING:
 MAX_IN_FLIGHT = 8
 """Requests under way at most: enough for ten requests a second up to 800 ms a response."""
 
-SLOW_RESPONSE = 0.02
-"""Seconds of waiting for a response that make more requests under way worthwhile. With faster
-responses, more threads only get in each other's way and take memory."""
+SLOW_JOB = 0.02
+"""Seconds from which on it is worth running several jobs at once. With faster responses, more
+threads only get in each other's way and take memory."""
+
+FAST_JOBS = 16
+"""Consecutive jobs that must be faster than that, before one is run at a time again."""
 
 POLL_INTERVAL = 0.1
 """Seconds between two calls of `poll`."""
@@ -30,11 +34,12 @@ class PrefetchPool(Generic[T]):
     A `ThreadPoolExecutor` would delay the end of the program until each server has responded.
 
     Attributes:
-        max_in_flight: Jobs that are worth running at once; grows while responses are slow.
+        max_in_flight: Jobs that are worth running at once: one, or many if they are slow.
     """
 
     def __init__(self, max_in_flight: int = 1) -> None:
         self.max_in_flight = max_in_flight
+        self._fast_jobs = 0
         self._threads = 0
         self._jobs: SimpleQueue[tuple[Future[T], Callable[[], T]] | None] = SimpleQueue()
         self._is_closed = False
@@ -68,11 +73,10 @@ class PrefetchPool(Generic[T]):
 
     def result(self, future: Future[T], poll: Callable[[], None]) -> T:
         """Return the result of a job, calling `poll` now and then until it is there."""
-        if self.max_in_flight < MAX_IN_FLIGHT and wait([future], timeout=SLOW_RESPONSE).not_done:
-            self.max_in_flight = min(2 * self.max_in_flight, MAX_IN_FLIGHT)
-        while not future.done():
+        timeout = SLOW_JOB
+        while wait([future], timeout).not_done:
             poll()
-            wait([future], timeout=POLL_INTERVAL)
+            timeout = POLL_INTERVAL
         return future.result()
 
     def _work(self) -> None:
@@ -80,7 +84,20 @@ class PrefetchPool(Generic[T]):
             future, function = job
             if self._is_closed or not future.set_running_or_notify_cancel():
                 continue
+            start = time.monotonic()
             try:
-                future.set_result(function())
+                result = function()
             except BaseException as error:  # noqa: BLE001  # raised again by `result`
                 future.set_exception(error)
+            else:
+                self._adapt(time.monotonic() - start)
+                future.set_result(result)
+
+    def _adapt(self, seconds: float) -> None:
+        """Decide by the duration of the last jobs how many are worth running at once."""
+        if seconds >= SLOW_JOB:
+            self._fast_jobs, self.max_in_flight = 0, MAX_IN_FLIGHT
+        else:
+            self._fast_jobs += 1
+            if self._fast_jobs >= FAST_JOBS:
+                self.max_in_flight = 1
