@@ -562,9 +562,10 @@ class SlicePaginator:
                 return
         else:
             current.end = request.end
-        left = max(0, (self.total or 0) - current.end)
-        # Without a total, a tenth of what came may be requested in vain.
-        ahead = max(-(-left // current.size), 1 + current.pages // 10)
+        if self.total is None:
+            ahead = 1 + current.pages // 10  # a tenth of what came may be requested in vain
+        else:
+            ahead = max(1, -(-(self.total - current.end) // current.size))
         current.allowed = current.pages + ahead
 
     def _note_numbering(self, page: Page) -> list[Record]:
