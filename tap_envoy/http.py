@@ -79,7 +79,6 @@ class RateLimiter:
         self._full_rate = self._rate = float(per_second)
         self._clock = clock
         self._sleep = sleep
-        self._queue = threading.Lock()
         self._lock = threading.Lock()
         self._next_slot = clock()
         self._lowered_at = self._raised_at = float("-inf")
@@ -91,16 +90,13 @@ class RateLimiter:
         return self._rate
 
     def acquire(self) -> float:
-        """Wait until a request may be sent; return the time by the clock.
-
-        Threads take their turns in the order of their calls.
-        """
-        with self._queue:
-            while True:
-                now, delay = self._claim()
-                if delay <= 0:
-                    return now
-                self._sleep(delay)  # during which a pause may move the slot
+        """Wait until a request may be sent; return the time by the clock."""
+        while True:
+            now, delay = self._claim()
+            if delay <= 0:
+                return now
+            # Another thread may claim the slot, or a pause may move it, during the sleep.
+            self._sleep(delay)
 
     def pause(self, seconds: float) -> None:
         """Send no request for `seconds`, in any thread."""
