@@ -328,6 +328,7 @@ class SlicePaginator:
             case Verdict.CONTINUE:
                 self._plan(request)
             case Verdict.WHOLE:
+                current.is_complete = True
                 self.is_settled = self._is_whole()
                 self.is_torn = not self.is_settled
             case Verdict.END:
@@ -397,7 +398,8 @@ class SlicePaginator:
             return self._judge_rejection(request, page.rejection)
         is_odd = len(ids) != request.per_page or len(ids) <= SMALLEST_LIMIT
         if is_odd and ids == self._pass.first_ids:
-            return Verdict.WHOLE
+            self._pass.repeats_first = True
+            return Verdict.CHECK_NUMBERING if self._must_check_numbering else Verdict.WHOLE
         if self._pass.is_overlapping:
             return self._judge_overlapping(request, page.records, ids)
         return self._judge_plain(request, ids)
@@ -418,6 +420,8 @@ class SlicePaginator:
     def _judge_rejection(self, request: PageRequest, rejection: RequestRejectedError) -> Verdict:
         """Tell the end of the list from a limit of its depth."""
         current, total = self._pass, self.total
+        if self._must_check_numbering:
+            return Verdict.CHECK_NUMBERING
         if current.is_overlapping and current.is_second:
             self._overlaps = False  # perhaps it is the number of rows that is not accepted
             return Verdict.TORN
@@ -464,7 +468,7 @@ class SlicePaginator:
         if len(ids) > request.per_page:
             behavior.can_overlap = False
         elif ids and ids == current.first_ids[: len(ids)]:
-            current.repeats_first = True
+            current.repeats_first, current.is_disordered = True, False
             is_first_short = len(current.first_ids) < behavior.page_size
             return Verdict.WHOLE if is_first_short else Verdict.TORN
         if not self._must_check_numbering:
@@ -472,17 +476,20 @@ class SlicePaginator:
         is_as_expected = known == current.end - request.start and not current.is_disordered
         if not behavior.can_overlap or not known or not is_as_expected:
             return Verdict.CHECK_NUMBERING
-        behavior.first_page = 1
+        if len(ids) == request.per_page:  # a short page may be the last one again
+            behavior.first_page = 1
         return None
 
     def _judge_plain(self, request: PageRequest, ids: list[str]) -> Verdict:
         current = self._pass
-        if self._must_check_numbering and (ids or current.size > SMALLEST_LIMIT):
+        is_short = not ids and current.size <= SMALLEST_LIMIT and current.size >= (self.total or 0)
+        if self._must_check_numbering and not is_short:
             return Verdict.CHECK_NUMBERING
         if ids and current.ids.issuperset(ids):
             # Past the end some servers repeat the last page; others repeat the first for ever.
             is_last_again = not current.is_second or len(ids) != request.per_page
             current.has_gap = True
+            current.repeats_first = current.is_second and ids == current.first_ids
             current.is_disordered |= not is_last_again or ids != current.tail[-len(ids) :]
             return Verdict.END
         current.is_disordered |= not current.ids.isdisjoint(ids)
@@ -548,9 +555,10 @@ class SlicePaginator:
                 # A sorted list is continued by time: no request for a few rows before the limit.
                 min_gain = size // 2 if self._time_field else 1
                 first = []
-                if self._must_check_numbering and size == request.per_page:
-                    # Overlaps more, so that pages counted from 0 begin many rows away.
-                    first = [PageRequest(2, size - max(2, size // 10))]
+                if self._must_check_numbering:
+                    # Counted from 0, it would begin an eighth of a page earlier: so many rows are
+                    # not deleted in between.
+                    first = [PageRequest(2, size - -(-size // 8))]
                 end = first[0].end if first else size
                 pages = overlapping_pages(size, end, self._max_depth, min_gain=min_gain)
                 current.plan = chain(first, pages)
@@ -571,12 +579,14 @@ class SlicePaginator:
     def _note_numbering(self, page: Page) -> list[Record]:
         """Learn from page 0 whether that is the first page (envoy-api: from 1, seen in clients)."""
         self._has_checked_numbering = True
-        first = self._pass.first_ids
+        first, repeats_first = self._pass.first_ids, self._pass.repeats_first
         found = [record["id"] for record in page.records]
         known = len(set(found) & set(first))
         if 2 * known < len(found):
             self._behavior.first_page = 0
-        elif page.rejection is not None or (first and known >= 0.9 * len(found)):
+        elif page.rejection is not None or (
+            first and known >= 0.9 * len(found) and not repeats_first
+        ):
             self._behavior.first_page = 1
         if first or self._behavior.first_page == 0:
             self._pass = self._new_pass()
@@ -649,13 +659,13 @@ class SlicePaginator:
         rows, total = len(self._pass.ids), self.total
         last = self._reversed_ids() if self._reversed_ids else self._pass.first_ids
         if last != self._pass.first_ids:
-            is_whole = set(last) == self._pass.ids
+            is_whole = set(last) == self._pass.ids and not self._is_short_of_total()
         elif total is not None:
             is_whole = rows >= total
         else:
             # The limits of servers are round numbers.
             is_whole = not rows or (rows % 5 > 0 and rows != self._behavior.page_size)
-        if not is_whole and self._passes > 1:
+        if not is_whole and self._agrees():
             raise EnvoyError(
                 f"Envoy ignores or rejects `page` and returned {rows} rows, which may be the first "
                 "of more; report this to the maintainers of the tap."

@@ -308,7 +308,7 @@ class StreamReader:
 
     def _reversed_ids(self, part: StreamSlice) -> list[str]:
         """Return the ids that the first page has in descending order."""
-        page = PageRequest(1, self._endpoint.page_size)
+        page = PageRequest(1, self._behavior.page_size)
         return [record["id"] for record in self._request(part, page, order="DESC").records]
 
     def _simplify(self, active: ActiveSlice, error: RequestRejectedError) -> None:
@@ -317,6 +317,11 @@ class StreamReader:
         Raises:
             RequestRejectedError: If there is nothing less to ask for.
         """
+        is_new = self._rejected is None or error.status == HTTPStatus.NOT_FOUND
+        if is_new and self._accepts_page_zero(active.part):
+            self._behavior.first_page = 0
+            self._restart(self._slicer)
+            return
         if error.status not in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}:
             raise error
         if active.part.is_optional:
@@ -337,6 +342,18 @@ class StreamReader:
             (query.has_sort and query.has_page) or not slicer.is_sorted
         )
         self._restart(slicer if is_sliced else self._single_slice())
+
+    def _accepts_page_zero(self, part: StreamSlice) -> bool:
+        """Return whether page 1 may have been rejected because it is past the end."""
+        if self._behavior.first_page is not None or not self._query.has_page:
+            return False
+        page = PageRequest(0, self._behavior.page_size)
+        job = partial(self._fetch, self._params(part, page), True)  # noqa: FBT003
+        try:
+            self._pool.result(self._pool.submit(job), self._poll)
+        except RequestRejectedError:
+            return False
+        return True
 
     def _simpler_queries(self, reason: str) -> Iterator[Query]:
         """Return queries that ask for less; first those without what Envoy's reason names."""
@@ -394,7 +411,7 @@ class StreamReader:
         new = paginator.advance(request, page)
         if numbering != self._behavior.first_page == 0:
             self._renumber(active)
-        is_sorted = self._note_times(active, page.records, is_first=request.number == 1)
+        is_sorted = self._note_times(active, page.records, is_first=request.number <= 1)
         if is_first and self._is_too_deep(active):
             self._divide(active, known_ids=frozenset())
             return
@@ -413,8 +430,10 @@ class StreamReader:
 
     def _renumber(self, active: ActiveSlice) -> None:
         """Request the pages of the other slices again, now that the first page is number 0."""
-        others = (self._activate(other.part) for other in self._active if other is not active)
-        self._active = deque([active, *others])
+        for index, other in enumerate(self._active):
+            if other is not active:
+                known_ids = other.part.known_ids | other.paginator.ids
+                self._active[index] = self._activate(replace(other.part, known_ids=known_ids))
 
     def _find_misplaced(self, active: ActiveSlice, page: Page) -> str | None:
         """Return what is wrong with the first page of a slice, if anything is."""
@@ -522,7 +541,6 @@ class StreamReader:
             self._warn(f"Envoy does not sort by `{slicer.time_field}`; reading the whole list.")
             self._restart(self._single_slice())
             return
-        self._can_bookmark = True
         self._recent_ids.append(active.paginator.ids)
         self._latest = max(filter(None, (self._latest, until)), default=None)
         self._active[0] = self._activate(slicer.following(parse_time(until)))
@@ -530,6 +548,8 @@ class StreamReader:
     def _can_follow_by_time(self, active: ActiveSlice) -> bool:
         """Return whether the order holds: the counts agree, or the newest row is not known yet."""
         counts = self._do_counts_prove_order(active)
+        # The newest row alone does not: groups may come in the same order in both directions.
+        self._can_bookmark |= bool(counts)
         if counts is not None or self._can_follow:
             return counts is not False
         newest = self._request(active.part, order="DESC").records
@@ -555,8 +575,9 @@ class StreamReader:
         all_rows, newer = active.paginator.total, self._request(following).total
         if all_rows is None or newer is None or TOTAL_CAP in {all_rows, newer}:
             return None
-        older = all_rows - newer
-        return None if older <= 0 else older <= len(active.paginator.ids)
+        older, read = all_rows - newer, len(active.paginator.ids)
+        # If far fewer are older, the total is not affected by the filter, and rows were deleted.
+        return None if 2 * older < read else older <= read
 
     def _is_at_last_row(self, active: ActiveSlice) -> bool:
         """Return whether the last row that Envoy returns is the last one of the list."""
