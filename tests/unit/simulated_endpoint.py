@@ -1,11 +1,13 @@
 """Reads a stream from the sandbox's resources within the test, without HTTP or threads."""
 
 import json
+import math
 import random
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import Any
 
 from tap_envoy.client import REJECTIONS, parse_page
@@ -16,8 +18,11 @@ from tap_envoy.records import RecordConformer, format_timestamp
 from tap_envoy.slices import TimeRange
 from tap_envoy.streams import STREAMS
 from tests.sandbox import RESOURCES, Change, ChangeSchedule, Quirks, respond
+from tests.sandbox.pages import Page as SandboxPage
+from tests.sandbox.pages import QueryRejectedError
+from tests.sandbox.resources import emitted_id
 
-CLASSES = {stream.name: stream for stream in STREAMS}
+CLASSES = {vars(stream)["name"]: stream for stream in STREAMS}
 Row = dict[str, Any]
 
 
@@ -26,12 +31,14 @@ class ShuffledPool:
 
     def __init__(self, max_in_flight: int, rng: random.Random) -> None:
         self.max_in_flight = max_in_flight
+        self.most_in_flight = 0
         self._rng = rng
         self._waiting: list[tuple[Future[Page], Callable[[], Page]]] = []
 
     def submit(self, job: Callable[[], Page]) -> Future[Page]:
         future: Future[Page] = Future()
         self._waiting.append((future, job))
+        self.most_in_flight = max(self.most_in_flight, len(self._waiting))
         return future
 
     def result(self, future: Future[Page], poll: Callable[[], None]) -> Page:
@@ -47,15 +54,26 @@ class ShuffledPool:
 
 @dataclass
 class Outcome:
-    """What a read came to."""
+    """What a read came to.
+
+    Attributes:
+        rows: The rows that were emitted.
+        bookmarks: After each batch, how many rows were emitted, and the bookmark.
+        error: The message of the error that ended it.
+        warnings: What the reader warned of.
+        requests: The query parameters of each request.
+        wanted: The times (None without a replication key) by id of the rows that existed
+            throughout, and lie in the range that was asked for.
+        most_in_flight: The most requests that were under way at once.
+    """
 
     rows: list[Row] = field(default_factory=list)
-    bookmark: str | None = None
     bookmarks: list[tuple[int, str | None]] = field(default_factory=list)
     error: str | None = None
     warnings: list[str] = field(default_factory=list)
     requests: list[dict[str, str]] = field(default_factory=list)
-    stable: list[Row] = field(default_factory=list)
+    wanted: dict[str, str | None] = field(default_factory=dict)
+    most_in_flight: int = 0
 
     @property
     def ids(self) -> list[str]:
@@ -63,7 +81,25 @@ class Outcome:
 
     @property
     def missing(self) -> set[str]:
-        return {str(row["id"]) for row in self.stable} - set(self.ids)
+        return self.wanted.keys() - set(self.ids)
+
+    @property
+    def bookmark(self) -> str | None:
+        return self.bookmarks[-1][1] if self.bookmarks else None
+
+    @property
+    def passed_by_bookmark(self) -> set[str]:
+        """The ids of rows that some bookmark passed before they were emitted."""
+        passed, emitted, done = set[str](), set[str](), 0
+        for count, bookmark in self.bookmarks:
+            emitted.update(self.ids[done:count])
+            done = count
+            passed |= {
+                key
+                for key, time in self.wanted.items()
+                if time and bookmark and time < bookmark and key not in emitted
+            }
+        return passed
 
 
 def simulate(
@@ -78,15 +114,30 @@ def simulate(
     in_flight: int = 1,
     seed: int = 0,
     limit: int = 20_000,
+    stop_after: int | None = None,
 ) -> Outcome:
-    """Read a stream; `limit` is the number of requests that it must not exceed."""
+    """Read a stream.
+
+    Args:
+        stream: Its name.
+        rows: The rows that it has at first.
+        quirks: How the endpoint serves them.
+        changes: What happens to them between the requests.
+        page_size: Rows to ask for.
+        start: The earliest time to read.
+        is_incremental: Whether there are bookmarks.
+        in_flight: Requests under way at once.
+        seed: Of what is random: the order of responses, and of rows in an unstable order.
+        limit: Requests that it must not exceed.
+        stop_after: Batches after which the read is interrupted.
+    """
     quirks = quirks or Quirks()
     present = [dict(row) for row in rows]
     schedule = ChangeSchedule(changes)
     rng = random.Random(seed)  # noqa: S311
     outcome = Outcome()
     cls = CLASSES[stream]
-    conformer = RecordConformer(cls.schema)
+    conformer = RecordConformer(vars(cls)["schema"])
 
     def fetch(params: dict[str, Any], _is_probe: bool) -> Page:  # noqa: FBT001
         query = {name: str(value) for name, value in params.items()}
@@ -103,25 +154,92 @@ def simulate(
         return page
 
     now = datetime.now(UTC)
-    reader = StreamReader(
+    reader = create_reader(
+        stream,
+        fetch,
+        page_size=page_size,
+        start=start,
+        is_incremental=is_incremental,
+        warn=outcome.warnings.append,
+    )
+    pool: Any = ShuffledPool(in_flight, rng)
+    bookmark = None
+    try:
+        for batch in islice(reader.read(pool), stop_after):
+            if batch.resets_bookmark:
+                bookmark = None
+            outcome.rows += batch.records
+            if batch.bookmark:
+                bookmark = max(bookmark or "", min(batch.bookmark, format_timestamp(now)))
+            outcome.bookmarks.append((len(outcome.rows), bookmark))
+    except EnvoyError as error:
+        outcome.error = str(error)
+    outcome.most_in_flight = pool.most_in_flight
+    key = cls.replication_key if isinstance(cls.replication_key, str) else ""
+    first = format_timestamp(start) if start else ""
+    outcome.wanted = {
+        emitted_id(row, quirks): row.get(key)
+        for row in schedule.stable_rows(present)
+        if not key or (row[key] or first) >= first
+    }
+    return outcome
+
+
+def create_reader(
+    stream: str,
+    fetch: Callable[[dict[str, Any], bool], Page],
+    *,
+    page_size: int = 100,
+    start: datetime | None = None,
+    is_incremental: bool = True,
+    warn: Callable[[str], None] = lambda _: None,
+) -> StreamReader:
+    """Return the reader of a stream, as the tap creates it."""
+    cls, now = CLASSES[stream], datetime.now(UTC)
+    return StreamReader(
         cls.endpoint(page_size),
         TimeRange(start, now, now + timedelta(days=60)),
         fetch,
         wants_bookmark=is_incremental and isinstance(cls.replication_key, str),
         poll=lambda: None,
-        warn=outcome.warnings.append,
+        warn=warn,
     )
-    pool: Any = ShuffledPool(in_flight, rng)
-    try:
-        for batch in reader.read(pool):
-            if batch.resets_bookmark:
-                outcome.bookmark = None
-            outcome.rows += batch.records
-            if batch.bookmark:
-                bookmark = min(batch.bookmark, format_timestamp(now))
-                outcome.bookmark = max(outcome.bookmark or "", bookmark)
-            outcome.bookmarks.append((len(outcome.rows), outcome.bookmark))
-    except EnvoyError as error:
-        outcome.error = str(error)
-    outcome.stable = schedule.stable_rows(present)
-    return outcome
+
+
+class LongList:
+    """Entries, one a second, made when they are requested; too many to hold."""
+
+    def __init__(self, count: int, **quirks: Any) -> None:
+        self.requests = 0
+        self._count = count
+        self._quirks = Quirks(**{"max_rows": 10_000, **quirks})
+
+    def fetch(self, params: dict[str, Any], _is_probe: bool) -> Page:  # noqa: FBT001
+        self.requests += 1
+        query = {name: str(value) for name, value in params.items()}
+        try:
+            page = SandboxPage.parse(query, 30, 0, self._quirks)
+            first = self._first(query.get("signedInAtAfter"))
+            part = page.part(self._count - first, self._quirks)
+        except QueryRejectedError as error:
+            message = f"HTTP {error.status}."
+            raise RequestRejectedError(message, status=error.status, detail="") from None
+        numbers = range(first, self._count)
+        if query.get("order") == "DESC":
+            numbers = numbers[::-1]
+        has_total = self._quirks.meta == "honest"
+        rows = [{"id": f"v-{n}", "signedInAt": self.time_of(n)} for n in numbers[part]]
+        return Page(rows, len(numbers) if has_total else None)
+
+    @staticmethod
+    def time_of(number: int) -> str:
+        return format_timestamp(FIRST + timedelta(seconds=number))
+
+    def _first(self, after: str | None) -> int:
+        if after is None:
+            return 0
+        passed = (datetime.fromisoformat(after) - FIRST).total_seconds()
+        return min(self._count, max(0, math.ceil(passed)))
+
+
+FIRST = datetime(2020, 1, 1, tzinfo=UTC)

@@ -1,0 +1,438 @@
+"""The pages of one slice: which are requested, and when the slice is complete."""
+
+import random
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tap_envoy.exceptions import EnvoyError, RequestRejectedError
+from tap_envoy.pagination import (
+    MAX_PASSES,
+    EndpointBehavior,
+    Page,
+    PageRequest,
+    SlicePaginator,
+    overlapping_pages,
+    plain_pages,
+)
+
+Serve = Callable[[PageRequest, list[str]], list[str]]
+
+
+def take(pages: Any, count: int) -> list[tuple[int, int]]:
+    return [(page.number, page.per_page) for page, _ in zip(pages, range(count), strict=False)]
+
+
+# Plans
+
+
+def test_page_knows_which_rows_it_holds() -> None:
+    page = PageRequest(3, 98)
+    assert (page.start, page.end) == (196, 294)
+
+
+def test_plain_pages_lie_side_by_side() -> None:
+    assert take(plain_pages(30, None), 4) == [(2, 30), (3, 30), (4, 30), (5, 30)]
+    assert take(plain_pages(30, 90), 9) == [(2, 30), (3, 30)]
+    assert take(plain_pages(30, 89), 9) == [(2, 30)]
+
+
+def test_overlapping_pages_are_those_of_the_design() -> None:
+    pages = take(overlapping_pages(100, 100, None), 12)
+    assert pages[:9] == [(number, 101 - number) for number in range(2, 11)]
+    assert pages[9:] == [(10, 100), (11, 99), (12, 98)]
+
+
+@given(size=st.integers(3, 250), count=st.integers(1, 60))
+def test_overlapping_pages_overlap_and_reach_further(size: int, count: int) -> None:
+    end = size
+    for page, _ in zip(overlapping_pages(size, size, None), range(count), strict=False):
+        assert page.start < end < page.end
+        assert (size + 1) // 2 - 1 <= page.per_page <= size
+        others = [PageRequest((end - 1) // rows + 1, rows) for rows in range(size // 2, size + 1)]
+        assert page.end == max(other.end for other in others)
+        end = page.end
+
+
+@given(size=st.integers(3, 120), depth=st.integers(3, 3000), gain=st.sampled_from([1, 50]))
+def test_overlapping_pages_stay_within_the_depth_limit(size: int, depth: int, gain: int) -> None:
+    pages = list(overlapping_pages(size, size, depth, min_gain=gain))
+    assert all(page.end <= depth for page in pages)
+    ends = [size, *(page.end for page in pages)]
+    assert all(a < b for a, b in pairwise(ends))
+    gains = [b - a for a, b in pairwise(ends) if depth - a < size]
+    assert all(rows >= gain for rows in gains)
+
+
+def test_overlapping_pages_cost_a_seventh_more_than_plain_ones() -> None:
+    pages = list(overlapping_pages(100, 100, 9_999))
+    assert len(pages) + 1 <= 1.145 * 100
+
+
+# Passes over a list
+
+
+class Endpoint:
+    """A list that a paginator reads, one page after the other."""
+
+    def __init__(
+        self, rows: int, serve: Serve | None = None, *, total: int | None = None, **options: Any
+    ) -> None:
+        self.rows = [f"r-{number}" for number in range(rows)]
+        self.total = total
+        self.requests: list[PageRequest] = []
+        self.passes = 1
+        self.emitted: list[str] = []
+        self.before: Callable[[int], None] = lambda _: None
+        behavior = options.pop("behavior", None) or EndpointBehavior(100, first_page=1)
+        self.behavior = behavior
+        self.paginator = SlicePaginator(behavior, **options)
+        self._serve = serve or serve_pages
+
+    def read(self, limit: int = 500) -> list[str]:
+        """Read passes until the slice is settled or too deep."""
+        paginator = self.paginator
+        while not paginator.is_settled and not paginator.is_too_deep:
+            page = paginator.next_page()
+            if page is None:
+                assert paginator.is_done
+                if not paginator.is_torn:
+                    break
+                paginator.restart()
+                self.passes += 1
+                continue
+            self.requests.append(page)
+            assert len(self.requests) <= limit, "the read does not end"
+            self.before(len(self.requests))
+            self.emitted += [row["id"] for row in paginator.advance(page, self._answer(page))]
+        return self.emitted
+
+    def _answer(self, page: PageRequest) -> Page:
+        try:
+            records = [{"id": key, "at": key} for key in self._serve(page, self.rows)]
+        except RequestRejectedError as error:
+            return Page([], rejection=error)
+        return Page(records, self.total)
+
+
+def serve_pages(page: PageRequest, rows: list[str]) -> list[str]:
+    return rows[page.start : page.end] if page.number else reject(400)
+
+
+def reject(status: int) -> Any:
+    raise RequestRejectedError("HTTP.", status=status, detail="")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 99, 100, 101, 199, 250, 1000])
+@pytest.mark.parametrize("has_total", [True, False])
+def test_quiet_list_is_settled_by_one_pass(count: int, *, has_total: bool) -> None:
+    endpoint = Endpoint(count, total=count if has_total else None)
+    assert endpoint.read() == endpoint.rows
+    assert endpoint.paginator.is_settled
+    assert endpoint.passes == 1
+    assert endpoint.paginator.first_id == (endpoint.rows[0] if count else None)
+    assert endpoint.paginator.last_id == (endpoint.rows[-1] if count else None)
+
+
+def test_first_page_is_requested_alone() -> None:
+    paginator = Endpoint(1000).paginator
+    assert paginator.next_page() == PageRequest(1, 100)
+    assert paginator.next_page() is None
+    assert not paginator.is_done
+
+
+def test_total_says_how_many_pages_are_requested_ahead() -> None:
+    endpoint = Endpoint(1000, total=1000)
+    paginator = endpoint.paginator
+    first = paginator.next_page()
+    assert first is not None
+    paginator.advance(first, endpoint._answer(first))  # noqa: SLF001
+    pages = []
+    while (page := paginator.next_page()) is not None:
+        pages.append(page)
+    assert len(pages) == 9
+    assert paginator.total == 1000
+
+
+def test_without_a_total_few_pages_are_requested_ahead() -> None:
+    endpoint = Endpoint(4000)
+    paginator, ahead = endpoint.paginator, []
+    for _ in range(31):
+        page = paginator.next_page()
+        assert page is not None
+        waiting = [page]
+        while (further := paginator.next_page()) is not None:
+            waiting.append(further)
+        ahead.append(len(waiting))
+        for request in waiting:
+            paginator.advance(request, endpoint._answer(request))  # noqa: SLF001
+        if paginator.is_done:
+            break
+    assert ahead[:3] == [1, 1, 1]
+    assert 3 <= max(ahead) <= 5
+
+
+@given(
+    count=st.integers(100, 400),
+    position=st.floats(0, 0.999),
+    request=st.integers(2, 6),
+    kind=st.sampled_from(["insert", "delete"]),
+    size=st.sampled_from([100, 20]),
+)
+def test_no_row_is_missed_when_one_is_inserted_or_deleted(
+    count: int, position: float, request: int, kind: str, size: int
+) -> None:
+    endpoint = Endpoint(count, behavior=EndpointBehavior(size, first_page=1))
+    gone = ""
+
+    def change(number: int) -> None:
+        nonlocal gone
+        if number != request:
+            return
+        index = int(position * len(endpoint.rows))
+        if kind == "insert":
+            endpoint.rows.insert(index, "new")
+        else:
+            gone = endpoint.rows.pop(index)
+
+    endpoint.before = change
+    emitted = endpoint.read()
+    assert len(emitted) == len(set(emitted))
+    assert set(endpoint.rows) - {"new"} <= set(emitted)
+    assert set(emitted) <= {*endpoint.rows, gone, "new"}
+
+
+def test_deletion_within_the_overlap_is_read_again() -> None:
+    endpoint = Endpoint(250)
+    endpoint.before = lambda number: endpoint.rows.__delitem__(slice(5)) if number == 3 else None
+    assert set(endpoint.read()) >= set(endpoint.rows)
+    assert endpoint.passes == 2
+
+
+def test_list_that_never_settles_fails() -> None:
+    endpoint = Endpoint(300)
+
+    def change(_: int) -> None:
+        endpoint.rows[:] = [f"{key}x" for key in endpoint.rows]
+
+    endpoint.before = change
+    with pytest.raises(EnvoyError, match=r"kept changing.*run again"):
+        endpoint.read()
+    assert endpoint.passes <= MAX_PASSES
+
+
+def test_rows_in_random_order_fail_without_a_total() -> None:
+    rng = random.Random(3)  # noqa: S311
+
+    def shuffled(page: PageRequest, rows: list[str]) -> list[str]:
+        rng.shuffle(rows)
+        return rows[page.start : page.end]
+
+    with pytest.raises(EnvoyError, match="different order each time"):
+        Endpoint(300, shuffled).read(5000)
+
+
+def test_rows_in_random_order_are_settled_by_a_total() -> None:
+    rng = random.Random(3)  # noqa: S311
+
+    def shuffled(page: PageRequest, rows: list[str]) -> list[str]:
+        rng.shuffle(rows)
+        return rows[page.start : page.end]
+
+    endpoint = Endpoint(150, shuffled, total=150)
+    assert sorted(endpoint.read(5000)) == sorted(endpoint.rows)
+
+
+def test_rows_that_total_promises_but_no_page_has_fail() -> None:
+    endpoint = Endpoint(250, total=300)
+    with pytest.raises(EnvoyError, match="reports 300 rows, but only 250"):
+        endpoint.read()
+    assert endpoint.passes == 2
+
+
+@pytest.mark.parametrize("total", [0, 1, 3, 100, 249])
+def test_total_that_is_too_small_is_ignored(total: int) -> None:
+    endpoint = Endpoint(250, total=total)
+    assert endpoint.read() == endpoint.rows
+    assert not endpoint.behavior.has_credible_total
+    assert endpoint.paginator.total is None
+
+
+def test_total_without_effect_of_the_filter_is_ignored() -> None:
+    endpoint = Endpoint(250, total=900, count_all=lambda: 900)
+    assert endpoint.read() == endpoint.rows
+    assert endpoint.passes == 1
+    assert not endpoint.behavior.has_credible_total
+
+
+def test_total_that_the_filter_affects_is_believed() -> None:
+    endpoint = Endpoint(250, total=300, count_all=lambda: 900)
+    with pytest.raises(EnvoyError, match="reports 300 rows"):
+        endpoint.read()
+
+
+# Other kinds of pages
+
+
+@pytest.mark.parametrize("count", [3, 40, 41, 80, 130])
+def test_clamped_pages_are_read(count: int) -> None:
+    def clamped(page: PageRequest, rows: list[str]) -> list[str]:
+        size = min(page.per_page, 40)
+        return rows[(page.number - 1) * size :][:size]
+
+    endpoint = Endpoint(count, clamped)
+    assert endpoint.read() == endpoint.rows
+
+
+@pytest.mark.parametrize("count", [3, 25, 26, 130])
+@pytest.mark.parametrize("has_total", [True, False])
+def test_pages_of_one_size_are_settled_by_two_passes(count: int, *, has_total: bool) -> None:
+    def fixed(page: PageRequest, rows: list[str]) -> list[str]:
+        return rows[(page.number - 1) * 25 :][:25]
+
+    endpoint = Endpoint(count, fixed, total=count if has_total else None)
+    assert endpoint.read() == endpoint.rows
+    assert endpoint.paginator.is_settled
+    assert not endpoint.paginator.is_overlapping or count <= 25
+
+
+@pytest.mark.parametrize("status", [404, 400])
+@pytest.mark.parametrize("count", [3, 99, 100, 101, 250])
+def test_rejected_page_past_the_end_is_the_end(status: int, count: int) -> None:
+    def strict(page: PageRequest, rows: list[str]) -> list[str]:
+        return rows[page.start : page.end] or reject(status)
+
+    endpoint = Endpoint(count, strict, total=count)
+    assert endpoint.read() == endpoint.rows
+    assert endpoint.paginator.is_settled
+
+
+def test_rejected_page_before_the_end_is_too_deep() -> None:
+    def capped(page: PageRequest, rows: list[str]) -> list[str]:
+        return rows[page.start : page.end] if page.end <= 300 else reject(400)
+
+    endpoint = Endpoint(500, capped, total=500)
+    assert endpoint.read() == endpoint.rows[: len(endpoint.emitted)]
+    assert endpoint.paginator.is_too_deep
+    assert endpoint.paginator.can_continue
+    assert endpoint.paginator.rejection is not None
+    assert len(endpoint.emitted) > 280
+
+
+def test_depth_limit_is_not_exceeded() -> None:
+    endpoint = Endpoint(900, max_depth=500)
+    endpoint.read()
+    assert endpoint.paginator.is_too_deep
+    assert endpoint.paginator.can_continue
+    assert max(page.end for page in endpoint.requests) <= 500
+
+
+@pytest.mark.parametrize("count", [3, 61, 101, 253])
+def test_one_response_is_the_whole_list(count: int) -> None:
+    endpoint = Endpoint(count, lambda _, rows: rows)
+    assert endpoint.read() == endpoint.rows
+
+
+@pytest.mark.parametrize("count", [60, 100, 250])
+def test_one_response_of_a_round_number_of_rows_needs_evidence(count: int) -> None:
+    def serve(_: PageRequest, rows: list[str]) -> list[str]:
+        return rows
+
+    with pytest.raises(EnvoyError, match=f"returned {count} rows"):
+        Endpoint(count, serve).read()
+    assert len(Endpoint(count, serve, total=count).read()) == count
+    endpoint = Endpoint(count, serve)
+    endpoint = Endpoint(count, serve, reversed_ids=lambda: endpoint.rows[::-1])
+    assert len(endpoint.read()) == count
+
+
+def test_one_page_of_more_rows_is_not_the_whole_list() -> None:
+    def first_page(_: PageRequest, rows: list[str]) -> list[str]:
+        return rows[:60]
+
+    def newest() -> list[str]:
+        return [f"r-{number}" for number in range(200, 140, -1)]
+
+    with pytest.raises(EnvoyError, match="returned 60 rows"):
+        Endpoint(200, first_page, reversed_ids=newest).read()
+    with pytest.raises(EnvoyError, match="returned 60 rows"):
+        Endpoint(200, first_page, total=200).read()
+
+
+def test_groups_that_fill_the_page_are_not_the_whole_list() -> None:
+    """In descending order, the first page brings the same rows in another order."""
+    endpoint = Endpoint(
+        200,
+        lambda _, rows: rows[:60],
+        total=200,
+        reversed_ids=lambda: [f"r-{number}" for number in range(59, -1, -1)],
+    )
+    with pytest.raises(EnvoyError, match="returned 60 rows"):
+        endpoint.read()
+
+
+def test_first_page_for_ever_fails() -> None:
+    with pytest.raises(EnvoyError, match="first page again"):
+        Endpoint(300, lambda page, rows: rows[: page.per_page]).read()
+
+
+@pytest.mark.parametrize("count", [0, 3, 7, 60])
+def test_endpoint_without_page_parameter_has_one_response(count: int) -> None:
+    behavior = EndpointBehavior(100, is_paged=False)
+    endpoint = Endpoint(count, behavior=behavior, total=count)
+    assert endpoint.read() == endpoint.rows
+    assert len(endpoint.requests) == 1
+
+
+# Numbering
+
+
+def from_zero(behavior: EndpointBehavior) -> Serve:
+    """Serve pages counted from 0, requested as the reader does."""
+
+    def serve(page: PageRequest, rows: list[str]) -> list[str]:
+        index = page.number - 1 if behavior.first_page == 0 and page.number else page.number
+        return rows[index * page.per_page :][: page.per_page]
+
+    return serve
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 60, 100, 101, 150, 199, 200, 201, 350])
+@pytest.mark.parametrize("has_total", [True, False])
+def test_pages_counted_from_zero_are_noticed(count: int, *, has_total: bool) -> None:
+    behavior = EndpointBehavior(100)
+    total = count if has_total else None
+    endpoint = Endpoint(count, from_zero(behavior), behavior=behavior, total=total)
+    assert sorted(endpoint.read()) == sorted(endpoint.rows)
+    assert behavior.first_page == (0 if count else None)
+
+
+@pytest.mark.parametrize("deleted", range(1, 13))
+def test_deletions_do_not_hide_that_pages_count_from_zero(deleted: int) -> None:
+    behavior = EndpointBehavior(100)
+    endpoint = Endpoint(400, from_zero(behavior), behavior=behavior)
+    endpoint.before = lambda n: endpoint.rows.__delitem__(slice(deleted)) if n == 2 else None
+    assert set(endpoint.read()) >= set(endpoint.rows)
+    assert behavior.first_page == 0
+
+
+@pytest.mark.parametrize("count", [140, 250, 1000])
+def test_full_second_page_proves_that_pages_count_from_one(count: int) -> None:
+    behavior = EndpointBehavior(100)
+    endpoint = Endpoint(count, behavior=behavior)
+    assert endpoint.read() == endpoint.rows
+    assert all(page.number for page in endpoint.requests)
+    assert behavior.first_page == (1 if count > 150 else None)
+
+
+@pytest.mark.parametrize("count", [0, 60])
+def test_rejected_page_zero_proves_that_pages_count_from_one(count: int) -> None:
+    behavior = EndpointBehavior(100)
+    endpoint = Endpoint(count, lambda p, rows: serve_pages(p, rows[::-1]), behavior=behavior)
+    endpoint.before = lambda n: endpoint.rows.reverse() if n == 2 else None
+    assert sorted(endpoint.read()) == sorted(endpoint.rows)
+    assert behavior.first_page == 1

@@ -1,0 +1,420 @@
+"""The reading core, against endpoints simulated within the test.
+
+By hand, for a night: `READER_CASES=100000 uv run pytest -n 0 -rP tests/unit/test_reader.py` reads
+as many random lists.
+"""
+
+import os
+import random
+import tracemalloc
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, note, settings
+from hypothesis import strategies as st
+
+from tests.random_cases import CHOICES, Case, random_case, rows_of
+from tests.sandbox import RESOURCES, Change, Quirks, data
+from tests.sandbox.timestamps import format_time
+from tests.unit.simulated_endpoint import LongList, Outcome, ShuffledPool, create_reader, simulate
+
+CASES = int(os.environ.get("READER_CASES", "300"))
+
+
+def read(case: Case) -> Outcome:
+    return simulate(**case.arguments, limit=3000)
+
+
+def assert_nothing_lost(outcome: Outcome) -> None:
+    """Assert that rows are missing only where there is an error, and behind no bookmark."""
+    assert outcome.error or not outcome.missing
+    assert not outcome.passed_by_bookmark
+    assert outcome.error is None or outcome.error.endswith(".")
+
+
+def assert_complete(outcome: Outcome) -> None:
+    assert outcome.error is None
+    assert not outcome.missing
+    assert not outcome.passed_by_bookmark
+    assert len(set(outcome.ids)) == len(outcome.ids)
+
+
+# Random lists
+
+
+@given(rng=st.randoms(use_true_random=False))
+@settings(
+    deadline=None,
+    max_examples=max(100, CASES // 4),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+def test_any_list_is_read_completely_or_fails_loudly(rng: random.Random) -> None:
+    case = random_case(rng)
+    note(case.description)
+    outcome = read(case)
+    assert_nothing_lost(outcome)
+    if not (outcome.warnings or case.quirks.max_rows or case.quirks.max_pages):
+        # Only the ids of the last two slices are kept: a read that begins again without a filter,
+        # and windows that are halved, may emit a row twice.
+        assert len(set(outcome.ids)) == len(outcome.ids)
+
+
+@pytest.mark.parametrize("max_changes", [0, 6], ids=["quiet", "changing"])
+def test_random_lists_that_can_be_read_are_read_completely(max_changes: int) -> None:
+    complete = readable = 0
+    for seed in range(CASES):
+        case = random_case(random.Random(seed), max_changes=max_changes)  # noqa: S311
+        outcome = read(case)
+        assert_nothing_lost(outcome)
+        complete += not outcome.error
+        readable += not outcome.error or not case.may_fail
+    print(f"{complete} of {CASES} random lists were read completely, {readable} can be.")  # noqa: T201
+    assert complete >= 0.98 * readable
+    assert complete >= 0.9 * CASES
+
+
+# Each quirk alone
+
+OUT_OF_REACH = "refused to return more than"
+NOT_PAGED = "ignores or rejects `page`"
+FIRST_AGAIN = "returns the first page again"
+WITHOUT_TIME_FILTER = ("employees", "flows", "spaces")
+
+LOUD: dict[tuple[str, Any], dict[str, str]] = {
+    # Rows beyond the first page, or beyond a cap, are out of reach without a filter by time.
+    ("max_rows", 100): dict.fromkeys(WITHOUT_TIME_FILTER, OUT_OF_REACH),
+    ("max_rows", 200): dict.fromkeys(WITHOUT_TIME_FILTER, OUT_OF_REACH),
+    ("rejected", "page"): dict.fromkeys(RESOURCES, NOT_PAGED),
+    ("ignored", "page"): dict.fromkeys(
+        (*WITHOUT_TIME_FILTER, "work_schedules", "reservations"), FIRST_AGAIN
+    ),
+    # Envoy returns some rows alone where it gets no filter.
+    ("rejected", "type"): {"spaces": "does not accept `type`"},
+    ("rejected", "startTime"): {"reservations": "does not accept `startTime`"},
+    ("rejected", "endTime"): {"reservations": "does not accept `startTime`"},
+}
+"""The reasons for which a stream of 230 rows may fail, by quirk."""
+
+
+def single_quirks(stream: str) -> Iterator[tuple[str, Any]]:
+    for name in sorted(RESOURCES[stream].parameters):
+        yield "rejected", name
+        yield "ignored", name
+    for size in (50, 25, 10):
+        yield "max_per_page_accepted", size
+    for quirk, values in CHOICES.items():
+        for value in values:
+            yield quirk, value
+
+
+@pytest.mark.parametrize("stream", RESOURCES)
+def test_single_quirk_is_read_completely_or_fails_for_its_reason(stream: str) -> None:
+    rows = rows_of(stream, 230)
+    for quirk, value in single_quirks(stream):
+        options: dict[str, Any] = {quirk: {value} if quirk in {"rejected", "ignored"} else value}
+        quirks = Quirks(**options)
+        outcome = simulate(stream, rows, quirks, in_flight=3, limit=3000)
+        assert_nothing_lost(outcome)
+        reason = LOUD.get((quirk, value), {}).get(stream)
+        if outcome.error:
+            assert reason, f"{quirk}={value}: {outcome.error}"
+            assert reason in outcome.error, f"{quirk}={value}"
+
+
+def test_rejected_required_filter_fails_after_the_rows() -> None:
+    outcome = simulate("spaces", rows_of("spaces", 60), Quirks(rejected={"type"}))
+    assert len(outcome.rows) == 60  # the desks
+    assert outcome.error is not None
+
+
+def test_rejected_rooms_are_skipped_with_one_warning() -> None:
+    outcome = simulate("spaces", rows_of("spaces", 60), Quirks(rejected={"type=ROOM"}))
+    assert outcome.error is None
+    assert outcome.missing == {f"r-{100_000 + number}" for number in range(15)}
+    (warning,) = outcome.warnings
+    assert "`type=ROOM`" in warning
+    assert "“no”" in warning
+
+
+@pytest.mark.parametrize("stream", [s for s in RESOURCES if s not in {"reservations", "spaces"}])
+def test_bare_request_is_the_last_resort(stream: str) -> None:
+    rows, rejected = rows_of(stream, 7), RESOURCES[stream].parameters
+    outcome = simulate(stream, rows, Quirks(rejected=rejected))
+    assert_complete(outcome)
+    assert outcome.requests[-1] == {}
+    (warning,) = outcome.warnings
+    assert "“no”" in warning
+    assert "`page` and `perPage`" in warning
+
+
+@pytest.mark.parametrize("stream", ["entries", "invites", "locations", "flows", "employees"])
+@pytest.mark.parametrize("name", ["sort", "order", "perPage"])
+@pytest.mark.parametrize("status", [400, 422])
+def test_rejected_parameter_is_warned_of_once_and_quoted(
+    stream: str, name: str, status: int
+) -> None:
+    quirks = Quirks(rejected={name}, rejected_status=status)
+    outcome = simulate(stream, rows_of(stream, 230), quirks, in_flight=3)
+    assert_complete(outcome)
+    warnings = [text for text in outcome.warnings if f"HTTP {status}" in text]
+    assert len(warnings) == 1
+    assert f"`{name}`" in warnings[0]
+    assert "“no”" in warnings[0]
+
+
+# A start date where the filter does not work
+
+
+@pytest.mark.parametrize("stream", ["entries", "invites", "work_schedules"])
+@pytest.mark.parametrize("how", ["rejected", "ignored"])
+def test_unusable_filter_leaves_older_rows_out(stream: str, how: str) -> None:
+    names = {"signedInAtAfter", "createdAtAfter"} & RESOURCES[stream].parameters
+    start = data.START + timedelta(hours=200)
+    rows = rows_of(stream, 400)
+    quirks: dict[str, Any] = {how: names}
+    outcome = simulate(stream, rows, Quirks(**quirks), start=start)
+    assert_complete(outcome)
+    assert len(outcome.rows) == len(outcome.wanted) < 310
+    assert outcome.warnings
+    assert outcome.bookmark == max(filter(None, outcome.wanted.values()))
+
+
+# Depth
+
+
+@pytest.mark.parametrize(
+    "quirks",
+    [
+        {},
+        {"clamp": 50},
+        {"fixed_size": 100},
+        {"meta": "missing"},
+        {"inclusive": False},
+        {"whole_seconds": True},
+        {"first_page": 0},
+        {"max_rows": 0},
+    ],
+    ids=str,
+)
+def test_sorted_list_is_read_beyond_the_depth_limit(quirks: dict[str, Any]) -> None:
+    entries = LongList(25_500, **quirks)
+    pool: Any = ShuffledPool(8, random.Random(1))  # noqa: S311
+    batches = list(create_reader("entries", entries.fetch).read(pool))
+    ids = [row["id"] for batch in batches for row in batch.records]
+    assert len(ids) == len(set(ids)) == 25_500
+    assert batches[-1].bookmark == entries.time_of(25_499)
+
+
+@pytest.mark.parametrize("stream", ["invites", "work_schedules"])
+def test_list_is_read_beyond_the_documented_depth(stream: str) -> None:
+    rows = rows_of(stream, 10_400, minutes=1)
+    assert_complete(simulate(stream, rows, in_flight=8))
+
+
+@pytest.mark.parametrize("stream", ["employees", "flows", "spaces"])
+def test_list_without_a_time_filter_is_read_as_deep_as_envoy_allows(stream: str) -> None:
+    rows = rows_of(stream, 10_300)
+    assert_complete(simulate(stream, rows, in_flight=8))
+    outcome = simulate(stream, rows, Quirks(max_rows=10_000), in_flight=8)
+    assert outcome.error is not None
+    assert "refused to return more than 10,000 rows" in outcome.error
+
+
+@pytest.mark.parametrize("stream", ["flows", "entries", "work_schedules"])
+@pytest.mark.parametrize("total", ["honest", "null"])
+def test_list_as_long_as_the_depth_limit_is_read(stream: str, total: Any) -> None:
+    rows, quirks = rows_of(stream, 10_000, minutes=1), Quirks(max_rows=10_000, total=total)
+    assert_complete(simulate(stream, rows, quirks, in_flight=8))
+
+
+@pytest.mark.parametrize("stream", ["entries", "invites", "locations", "work_schedules"])
+@pytest.mark.parametrize("cap", [{"max_rows": 300}, {"max_pages": 4}, {"max_pages": 7}], ids=str)
+def test_caps_are_met_by_slices(stream: str, cap: dict[str, Any]) -> None:
+    outcome = simulate(stream, rows_of(stream, 1500, minutes=30), Quirks(**cap), in_flight=3)
+    assert outcome.error is None
+    assert_nothing_lost(outcome)
+
+
+def test_too_many_rows_of_one_time_fail() -> None:
+    rows = rows_of("entries", 600, minutes=0)
+    outcome = simulate("entries", rows, Quirks(max_rows=300))
+    assert outcome.error is not None
+    assert "refused to return more than" in outcome.error
+
+
+# Order
+
+
+@pytest.mark.parametrize("stream", ["entries", "invites"])
+@pytest.mark.parametrize("reverses", [False, True])
+@pytest.mark.parametrize("meta", ["honest", "missing"])
+def test_interrupted_run_of_a_grouped_list_misses_nothing(
+    stream: str, meta: Any, *, reverses: bool
+) -> None:
+    rows = rows_of(stream, 1600)
+    quirks = Quirks(order="grouped", grouped_reverses=reverses, meta=meta)
+    ids = {row["id"] for row in rows}
+    whole = simulate(stream, rows, quirks, in_flight=3)
+    assert_complete(whole)
+    for count in range(1, len(whole.bookmarks), 2):
+        first = simulate(stream, rows, quirks, in_flight=3, stop_after=count)
+        assert not first.passed_by_bookmark
+        if first.bookmark:  # without one, the next run reads all
+            start = datetime.fromisoformat(first.bookmark)
+            second = simulate(stream, rows, quirks, start=start, in_flight=3)
+            assert second.error is None
+            assert ids <= {*first.ids, *second.ids}
+
+
+@pytest.mark.parametrize("changes", [(), (Change("entries", 3, "delete", 0.1),)], ids=len)
+def test_bookmark_does_not_move_where_only_the_newest_row_speaks_for_the_order(
+    changes: tuple[Change, ...],
+) -> None:
+    quirks = Quirks(order="grouped", meta="missing", max_rows=0 if changes else 300)
+    outcome = simulate("entries", rows_of("entries", 1600), quirks, changes=changes)
+    assert_nothing_lost(outcome)
+
+
+@pytest.mark.parametrize("stream", ["entries", "invites"])
+def test_interrupted_run_of_a_sorted_list_has_a_recent_bookmark(stream: str) -> None:
+    rows = rows_of(stream, 1600)
+    for count in range(1, 16, 2):
+        outcome = simulate(stream, rows, in_flight=3, stop_after=count)
+        assert not outcome.passed_by_bookmark
+        if len(outcome.rows) > 700:
+            assert outcome.bookmark is not None
+            behind = [row for row in outcome.rows if row[KEYS[stream]] > outcome.bookmark]
+            assert len(behind) <= 300
+
+
+KEYS = {"entries": "signedInAt", "invites": "createdAt"}
+
+
+@pytest.mark.parametrize("stream", ["entries", "invites", "locations"])
+def test_descending_list_is_read_as_a_whole(stream: str) -> None:
+    outcome = simulate(stream, rows_of(stream, 900), Quirks(order="descending"), in_flight=3)
+    assert_complete(outcome)
+    (warning,) = outcome.warnings
+    assert "does not sort" in warning
+    if stream in KEYS:
+        assert outcome.bookmark == max(filter(None, outcome.wanted.values()))
+
+
+def test_bookmark_of_a_wrong_assumption_is_reset() -> None:
+    """The list looks sorted for more rows than it takes to prove it, and then does not."""
+    rows = rows_of("entries", 1200)
+    late = [{**row, "id": f"late-{row['id']}"} for row in rows[:50]]
+    changes = [Change("entries", 11, "insert", 1.0, row) for row in late]
+    outcome = simulate("entries", rows, Quirks(ignored={"sort"}), changes=changes)
+    assert outcome.error is None
+    assert_nothing_lost(outcome)
+
+
+@pytest.mark.parametrize("stream", ["entries", "employees", "spaces"])
+@pytest.mark.parametrize("seed", range(8))
+def test_rows_of_one_time_in_changing_order_are_all_read_or_it_fails(
+    stream: str, seed: int
+) -> None:
+    rows = rows_of(stream, 60)
+    if stream == "entries":
+        rows += [
+            {**row, "id": f"same-{number}"}
+            for number, row in enumerate(rows_of("entries", 400, minutes=0))
+        ]
+    outcome = simulate(stream, rows, Quirks(unstable=True), in_flight=3, seed=seed)
+    assert_nothing_lost(outcome)
+
+
+def test_hundreds_of_equal_times_in_a_stable_order_are_read() -> None:
+    rows = rows_of("entries", 700, minutes=0) + [
+        {**row, "id": f"later-{row['id']}"} for row in rows_of("entries", 300)
+    ]
+    assert_complete(simulate("entries", rows, in_flight=3))
+
+
+# Values
+
+
+@pytest.mark.parametrize("timestamps", CHOICES["timestamps"])
+@pytest.mark.parametrize("inclusive", [True, False])
+def test_timestamps_in_any_format_are_read(timestamps: Any, *, inclusive: bool) -> None:
+    quirks = Quirks(timestamps=timestamps, inclusive=inclusive, whole_seconds=True, max_rows=300)
+    outcome = simulate("entries", rows_of("entries", 900), quirks, in_flight=3)
+    assert_complete(outcome)
+    assert all(row["signedInAt"].endswith("Z") for row in outcome.rows)
+
+
+@pytest.mark.parametrize("stream", RESOURCES)
+def test_numeric_ids_become_strings(stream: str) -> None:
+    outcome = simulate(stream, rows_of(stream, 60), Quirks(numeric_ids=True))
+    assert_complete(outcome)
+    assert all(key.isdecimal() for key in outcome.ids)
+
+
+@pytest.mark.parametrize("window", ["begins", "overlaps", "within"])
+@pytest.mark.parametrize("days", [0.5, 5, 14.9])
+def test_reservations_are_read_whatever_a_window_means(window: Any, days: float) -> None:
+    now = datetime.now(UTC)
+    rows = data.reservations(200, now - timedelta(days=60), hours=12)
+    for row in rows:
+        begin = datetime.fromisoformat(row["startTime"])
+        row["endTime"] = format_time(begin + timedelta(days=days))
+    outcome = simulate("reservations", rows, Quirks(window=window), start=now - timedelta(days=70))
+    assert_complete(outcome)
+
+
+# Pages
+
+
+@pytest.mark.parametrize("stream", ["locations", "entries", "flows", "work_schedules", "spaces"])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 60, 99, 100, 101, 199, 200, 201, 250])
+@pytest.mark.parametrize("past_end", ["empty", 404, 400, "repeat"])
+def test_list_numbered_from_zero_is_read(stream: str, count: int, past_end: Any) -> None:
+    outcome = simulate(stream, rows_of(stream, count), Quirks(first_page=0, past_end=past_end))
+    assert_complete(outcome)
+
+
+@pytest.mark.parametrize("stream", ["entries", "flows", "spaces", "work_schedules"])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 60, 99, 100, 101, 200, 250])
+@pytest.mark.parametrize("past_end", ["empty", 404, 400, "repeat"])
+@pytest.mark.parametrize("sizes", [{}, {"clamp": 25}, {"fixed_size": 25}], ids=str)
+def test_pages_past_the_end_end_the_list(
+    stream: str, count: int, past_end: Any, sizes: dict[str, Any]
+) -> None:
+    outcome = simulate(stream, rows_of(stream, count), Quirks(past_end=past_end, **sizes))
+    assert_complete(outcome)
+
+
+@pytest.mark.parametrize("stream", ["locations", "entries", "flows", "companies", "spaces"])
+@pytest.mark.parametrize("count", [0, 1, 3, 60, 100, 120, 250])
+def test_list_in_one_response_is_read(stream: str, count: int) -> None:
+    assert_complete(simulate(stream, rows_of(stream, count), Quirks(single_response=True)))
+
+
+# Costs
+
+
+@pytest.mark.parametrize("count", [2_000, 9_999, 30_000, 100_000])
+@pytest.mark.parametrize("meta", ["honest", "missing"])
+def test_quiet_list_costs_few_requests_more_than_full_pages(count: int, meta: Any) -> None:
+    entries = LongList(count, meta=meta)
+    pool: Any = ShuffledPool(8, random.Random(1))  # noqa: S311
+    for _ in create_reader("entries", entries.fetch).read(pool):
+        assert pool.most_in_flight <= 8
+    assert entries.requests <= 1.15 * count / 100 + (4 if meta == "honest" else 12)
+
+
+def test_memory_does_not_grow_with_a_sorted_list() -> None:
+    sizes = []
+    pool: Any = ShuffledPool(8, random.Random(1))  # noqa: S311
+    reader = create_reader("entries", LongList(130_000).fetch)
+    tracemalloc.start()
+    try:
+        for number, _ in enumerate(reader.read(pool)):
+            if number % 100 == 0:
+                sizes.append(tracemalloc.get_traced_memory()[0])
+    finally:
+        tracemalloc.stop()
+    assert max(sizes[8:]) < 1.2 * max(sizes[:8])
