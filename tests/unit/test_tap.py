@@ -458,7 +458,7 @@ def test_a_stream_map_that_fails_names_the_property_and_no_value(
     stream_map = tap(config={"stream_maps": maps}).mapper.stream_maps["entries"][-1]
     with pytest.raises(EnvoyError) as caught:
         stream_map.transform({"id": "1", "fullName": "Grace", "email": "g@x", "host": None})
-    assert f"entries: the stream map of `{where}` failed on a record" in str(caught.value)
+    assert f"The stream map of `{where}` failed on a record" in str(caught.value)
     assert "Grace" not in str(caught.value)
     assert caught.value.__suppress_context__
 
