@@ -333,6 +333,19 @@ def test_a_short_catalog_is_completed() -> None:
     assert "fullName" in stream.effective_schema["properties"]
 
 
+@pytest.mark.parametrize("definition", [None, {}, {"description": "no type"}], ids=repr)
+def test_a_catalog_whose_key_has_no_type_is_completed(definition: Any) -> None:
+    properties = {"fullName": {"type": ["string"]}}
+    if definition is not None:
+        properties |= {"id": definition, "signedInAt": definition}
+    root = {"breadcrumb": [], "metadata": {"selected": True}}
+    entry = {"tap_stream_id": "entries", "schema": {"properties": properties}, "metadata": [root]}
+    stream = tap(catalog={"streams": [entry]}).streams["entries"]
+    assert stream.is_timestamp_replication_key
+    assert stream.schema["properties"].keys() == {"id", "fullName", "signedInAt"}
+    assert stream.schema["properties"]["fullName"] == {"type": ["string"]}
+
+
 @pytest.mark.parametrize(
     ("stream", "changes", "part"),
     [
