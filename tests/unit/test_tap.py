@@ -342,8 +342,9 @@ def test_a_catalog_whose_key_has_no_type_is_completed(definition: Any) -> None:
     entry = {"tap_stream_id": "entries", "schema": {"properties": properties}, "metadata": [root]}
     stream = tap(catalog={"streams": [entry]}).streams["entries"]
     assert stream.is_timestamp_replication_key
-    assert stream.schema["properties"].keys() == {"id", "fullName", "signedInAt"}
-    assert stream.schema["properties"]["fullName"] == {"type": ["string"]}
+    schema = stream.effective_schema["properties"]
+    assert schema.keys() == {"id", "fullName", "signedInAt"}
+    assert schema["fullName"] == {"type": ["string"]}
 
 
 @pytest.mark.parametrize(
