@@ -165,6 +165,8 @@ class EnvoySession(requests.Session):
             max_bytes: Size limit of a decompressed response body.
         """
         super().__init__()
+        # Of a malformed header urllib3 logs a traceback, with the header, as a warning.
+        logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
         self.rate_limiter = rate_limiter
         for scheme in ("https://", "http://"):
             self.mount(scheme, _BoundedAdapter(max_time, max_bytes))

