@@ -81,12 +81,12 @@ def run(
         except SystemExit as exit_:
             code = int(exit_.code or 0)
     out.flush()
-    messages = [json.loads(line) for line in out.buffer.getvalue().splitlines()]  # type: ignore[attr-defined]
+    messages = [json.loads(line) for line in out.buffer.getvalue().splitlines()]
     errors = [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR]
     assert (code == 0) == (not errors)
-    for error in errors:
-        assert error.endswith((".", "?"))
-        assert error.isprintable()
+    for sentence in errors:
+        assert sentence.endswith((".", "?"))
+        assert sentence.isprintable()
     assert "Traceback" not in caplog.text
     for secret in sandbox.envoy.secrets:
         assert secret not in caplog.text

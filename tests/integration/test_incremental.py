@@ -146,9 +146,9 @@ def test_stream_that_fails_keeps_the_bookmark_it_reached(sandbox: Sandbox) -> No
     real, refusal = ScriptedResponse(), ScriptedResponse(403, b"")
     sandbox.envoy.script("/v1/entries", *[real] * 25, *[refusal] * 9)
     tap = sandbox.tap()
-    rows = list(tap.streams["entries"].get_records(None))
-    assert 500 < len(rows) < 5000
-    assert bookmark_of(tap, "entries") == rows[-1]["signedInAt"]
+    times = [row["signedInAt"] for row in tap.streams["entries"].get_records(None)]  # type: ignore[call-overload]
+    assert 500 < len(times) < 5000
+    assert bookmark_of(tap, "entries") == times[-1]
 
 
 @pytest.mark.parametrize("days", [0, 5])

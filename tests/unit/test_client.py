@@ -35,13 +35,16 @@ def test_page_with_numeric_ids_has_text() -> None:
     assert parse_page({"data": [{"id": 7}]}).records == [{"id": "7"}]
 
 
+NOT_COUNTS: list[Any] = [True, -1, 2.5, None, "-1", "²", "9" * 10, [], {}]
+
+
 @pytest.mark.parametrize(
     ("meta", "total"),
     [
         ({"total": 250}, 250),
         ({"total": "250"}, 250),
         ({"total": 0}, 0),
-        *[({"total": value}, None) for value in (True, -1, 2.5, None, "-1", "²", "9" * 10, [], {})],
+        *[({"total": value}, None) for value in NOT_COUNTS],
         ({"totalCount": 250}, None),
         ([], None),
         (None, None),
