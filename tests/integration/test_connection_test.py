@@ -13,7 +13,7 @@ import pytest
 
 from tests.conftest import Sandbox
 from tests.runner import ROOT, clean_environment
-from tests.sandbox import RESOURCES, ScriptedResponse, list_path
+from tests.sandbox import RESOURCES, Quirks, ScriptedResponse, list_path
 
 STREAMS = [name.replace("-", "_") for name in RESOURCES]
 KEY_LINE = "Signing in with the Client API Key (`api_key`)."
@@ -41,6 +41,16 @@ def test_one_row_is_singular(sandbox: Sandbox) -> None:
 def test_a_stream_without_a_known_total_can_be_read(sandbox: Sandbox) -> None:
     run = sandbox.run_tap("--test", *sandbox.write_catalog("reservations"))
     assert "ok         reservations: can be read" in run.out.splitlines()
+
+
+def test_a_rejected_parameter_is_reported_and_the_stream_can_be_read(sandbox: Sandbox) -> None:
+    sandbox.envoy.quirks = Quirks(rejected={"sort"})
+    run = sandbox.run_tap("--test", *sandbox.write_catalog("locations"))
+    assert run.code == 0
+    (line,) = [line for line in run.out.splitlines() if line.startswith("ok         locations: ")]
+    assert "250 rows; Envoy rejected `sort`" in line
+    assert "Invalid parameter: sort" in line
+    assert line.endswith("reading the list without.")
 
 
 @pytest.mark.parametrize("first", ["catalog", "test"])
