@@ -270,8 +270,8 @@ def test_list_beyond_the_depth_limit_is_complete(
     assert set(found) == set(ids(sandbox.envoy.rows[stream]))
     queries = [request.query for request in sandbox.envoy.requests_for(list_path(stream))]
     assert max(int(query["page"]) * int(query["perPage"]) for query in queries) <= MAX_DEPTH
-    # A window that turns out to be too deep without a `total` is read again in halves.
-    assert len(queries) <= count / 100 * (2.8 if stream == "work_schedules" else 1.21)
+    # Without a `total`, a tenth is requested in vain, and windows are halved after they are read.
+    assert len(queries) <= count / 100 * (2.8 if stream == "work_schedules" else 1.25)
 
 
 def test_equal_times_across_the_depth_limit_are_complete(sandbox: Sandbox) -> None:
