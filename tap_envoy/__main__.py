@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import sys
+import traceback
+from pathlib import Path
 
 from tap_envoy.exceptions import EnvoyError
 from tap_envoy.tap import TapEnvoy
@@ -18,8 +20,22 @@ def main() -> None:
     except EnvoyError as error:
         TapEnvoy.logger.error("%s", error)
         sys.exit(1)
+    except Exception as error:  # noqa: BLE001  # its text may hold a record's value
+        TapEnvoy.logger.error("%s", _describe(error))
+        sys.exit(1)
     finally:
         _stop_logging()
+
+
+def _describe(error: Exception) -> str:
+    """Return a sentence that shows where in the tap an unexpected error was raised."""
+    frames = traceback.extract_tb(error.__traceback__)
+    folder = Path(__file__).parent
+    *_, frame = [frame for frame in frames if Path(frame.filename).parent == folder] or frames
+    return (
+        f"Unexpected error ({type(error).__name__} at {Path(frame.filename).name}, line "
+        f"{frame.lineno}); report this to the maintainers of the tap."
+    )
 
 
 def _stop_logging() -> None:

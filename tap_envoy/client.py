@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
@@ -58,6 +59,9 @@ if TYPE_CHECKING:
     from tap_envoy.writer import BufferedMessageWriter
 
 SECRET_NAMES = [name.encode() for name in SECRET_PROPERTIES]
+
+ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
+"""How JSON may spell a letter of a property's name."""
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -409,9 +413,18 @@ class EnvoyStream(RESTStream[int]):
             raise TransientError("Envoy returned something that is not JSON.")
         if (status := status_in_body(payload)) is not None:
             raise self._status_error(status, response, payload)
-        if any(name in response.content for name in SECRET_NAMES):
-            payload = drop_secrets(payload)
-        return parse_page(payload)
+        if _may_hold_secrets(response.content):
+            try:
+                payload = drop_secrets(payload)
+            except ValueError as error:
+                raise EnvoyError(f"Envoy returned a row that is {error}; {REPORT}.") from None
+        page = parse_page(payload)
+        if not page.records and (payload.get("error") or payload.get("errors")):
+            detail = excerpt(payload, MESSAGE_KEYS, self.authenticator.secrets)
+            raise EnvoyError(
+                f"Envoy returned a response without rows, but with an error{detail}; {REPORT}."
+            )
+        return page
 
     def _status_error(
         self, status: int, response: requests.Response, body: Any
@@ -551,6 +564,11 @@ class EnvoyStream(RESTStream[int]):
 REPORT = "report this to the maintainers of the tap"
 
 REJECTIONS = {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY}
+
+
+def _may_hold_secrets(body: bytes) -> bool:
+    """Return whether secret properties occur in a JSON text, as they are or escaped."""
+    return any(name in body for name in SECRET_NAMES) or bool(ESCAPED_LETTER.search(body))
 
 
 def status_in_body(payload: Any) -> int | None:

@@ -18,7 +18,7 @@ import backoff
 import requests
 from requests.adapters import HTTPAdapter
 from typing_extensions import override
-from urllib3.exceptions import InvalidHeader
+from urllib3.exceptions import InvalidHeader, ProtocolError
 from urllib3.util import Retry as RetryAfterParser
 
 from tap_envoy.exceptions import (
@@ -228,12 +228,16 @@ def _bounded(
 ) -> Iterator[bytes]:
     """Yield the parts of a body as long as they stay within `max_bytes`."""
     size = 0
-    for part in stream(READ_SIZE, **kwargs):
-        size += len(part)
-        if size > max_bytes:
-            response.close()
-            raise ResponseTooLargeError
-        yield part
+    try:
+        for part in stream(READ_SIZE, **kwargs):
+            size += len(part)
+            if size > max_bytes:
+                response.close()
+                raise ResponseTooLargeError
+            yield part
+    except ValueError as error:  # urllib3 accepts chunks of a negative length
+        response.close()
+        raise ProtocolError(str(error)) from error
 
 
 class _BoundedResponse(http.client.HTTPResponse):

@@ -67,8 +67,16 @@ class TokenCache:
             owner: What a token is valid for: token URL, client and user.
             logger: Receives a warning if the file is damaged.
             lock_timeout: Seconds to wait for the lock.
+
+        Raises:
+            RunAbortedError: If there is no such home directory.
         """
-        self._path = Path(path).expanduser()
+        try:
+            self._path = Path(path).expanduser()
+        except RuntimeError:
+            raise RunAbortedError(
+                f"The home directory in `token_cache` ({path}) is unknown; set an absolute path."
+            ) from None
         self._key = hashlib.sha256("\0".join(owner).encode()).hexdigest()
         self._logger = logger
         self._lock_timeout = lock_timeout
@@ -81,6 +89,7 @@ class TokenCache:
             RunAbortedError: If the file cannot be locked, or another run holds the lock too long.
         """
         with self._reporting_errors():
+            self._refuse_special_file()
             for folder in reversed(self._path.parents):
                 if not folder.exists():
                     folder.mkdir(mode=0o700, exist_ok=True)
@@ -140,11 +149,17 @@ class TokenCache:
             return {}
         return entries
 
+    def _refuse_special_file(self) -> None:
+        """Raise if the path is not that of a file: a device has no end, and would be replaced."""
+        if self._path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if self._path.exists() and not self._path.is_file():
+            raise OSError(errno.EINVAL, "Not a regular file")
+
     @contextmanager
     def _temporary(self, content: bytes) -> Iterator[Path]:
         """Write a private file next to the cache, closed, and removed after the context."""
-        if self._path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        self._refuse_special_file()
         temporary = self._path.with_name(f"{self._path.name}.tmp")
         temporary.unlink(missing_ok=True)  # from a run that was killed
         temporary.touch(mode=0o600, exist_ok=False)

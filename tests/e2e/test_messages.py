@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 import yaml
 
 from tests.conftest import Sandbox
-from tests.runner import Run, run_tap
+from tests.runner import Run, clean_environment, run_tap
+from tests.runner import run as run_program
 from tests.sandbox import ScriptedResponse
 from tests.sandbox.server import environment
 
@@ -225,3 +227,13 @@ def test_options_that_need_no_settings_request_nothing(
         assert run.out
         assert "Traceback" not in run.err
     assert sandbox.envoy.requests == []
+
+
+def test_unexpected_error_is_reported_by_its_place_alone(sandbox: Sandbox) -> None:
+    program = (
+        "from tap_envoy import __main__, tap; tap.TapEnvoy.retry_policy = None; __main__.main()"
+    )
+    command = [sys.executable, "-c", program, *sandbox.write_config()]
+    run = run_program(command, environment=clean_environment())
+    sentence = run.assert_failed("Unexpected error (AttributeError at client.py, line ")
+    assert "NoneType" not in sentence

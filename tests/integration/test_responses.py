@@ -35,6 +35,15 @@ def test_success_without_rows_is_an_error_and_never_an_empty_list(
     assert len(sandbox.envoy.requests_for(LIST)) == 1
 
 
+@pytest.mark.parametrize("error", [{"error": "no access"}, {"errors": [{"title": "no access"}]}])
+def test_empty_list_with_an_error_is_not_an_empty_list(
+    sandbox: Sandbox, error: dict[str, Any]
+) -> None:
+    sandbox.envoy.script(LIST, ScriptedResponse(200, {"data": [], **error}))
+    with pytest.raises(EnvoyError, match="with an error: “no access”"):
+        read(sandbox.tap())
+
+
 def test_rows_before_an_unexpected_response_are_emitted(
     sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:

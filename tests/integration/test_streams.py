@@ -9,7 +9,7 @@ from jsonschema import Draft202012Validator
 from tap_envoy.records import SECRET_PROPERTIES
 from tap_envoy.tap import TapEnvoy
 from tests.conftest import Sandbox, read
-from tests.sandbox import RESOURCES, Quirks, list_path
+from tests.sandbox import RESOURCES, Quirks, ScriptedResponse, list_path
 from tests.sandbox.data import locations
 
 STREAMS = tuple(RESOURCES)
@@ -141,6 +141,21 @@ def test_secret_properties_are_dropped_without_a_warning(sandbox: Sandbox) -> No
     assert run.warnings == []
     for secret in ("invite-secret", "registration-secret", "nested-token", *SECRET_PROPERTIES):
         assert secret not in run.out + run.err
+
+
+def test_secret_property_with_an_escaped_name_is_dropped(sandbox: Sandbox) -> None:
+    body = rb'{"data": [{"id": "1", "subscriptions": [{"\u0073ecretToken": "x", "a": "b"}]}]}'
+    sandbox.envoy.script("/v1/companies", ScriptedResponse(200, body))
+    (row,) = read(sandbox.tap(), "companies")
+    assert row["subscriptions"] == [{"a": "b"}]
+
+
+def test_secret_property_beside_deep_nesting_fails_the_stream_alone(sandbox: Sandbox) -> None:
+    body = b'{"data": [{"id": "1", "secretToken": "x", "notes": %b}]}' % (b"[" * 150 + b"]" * 150)
+    sandbox.envoy.script("/v1/invites", ScriptedResponse(200, body))
+    run = sandbox.run_tap(*sandbox.write_catalog("invites", "locations"))
+    run.assert_failed("invites: Envoy returned a row that is nested too deeply")
+    assert len(run.records()) == 250
 
 
 def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:

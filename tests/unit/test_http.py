@@ -479,6 +479,18 @@ def test_session_limits_the_size_of_a_body(encoding: str) -> None:
             http.get(url)
 
 
+def test_session_reports_a_chunk_of_negative_length_as_a_lost_response() -> None:
+    chunk = HEAD + b"Transfer-Encoding: chunked\r\n\r\n-5\r\nx"
+    with (
+        serve_socket(lambda connection: connection.sendall(chunk)) as url,
+        session() as http,
+        pytest.raises(REQUEST_ERRORS) as raised,
+    ):
+        http.get(url)
+    error = connection_error(raised.value, where="Envoy", timeout=1)
+    assert isinstance(error, ResponseLostError)
+
+
 def test_default_limits_of_a_response_are_minutes_and_megabytes() -> None:
     assert 120 <= MAX_RESPONSE_TIME <= 300
     assert MAX_RESPONSE_BYTES >= 32 * 1024 * 1024

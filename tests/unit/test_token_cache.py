@@ -83,6 +83,20 @@ def test_entries_of_other_versions_are_kept(path: Path) -> None:
     assert json.loads(path.read_text())["other"] == {"x": [1]}
 
 
+def test_special_file_is_neither_read_nor_replaced(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(RunAbortedError, match=r"\(Not a regular file\)"), cache(pipe).locked():
+        pass
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
+
+
+def test_unknown_home_directory_is_reported() -> None:
+    with pytest.raises(RunAbortedError, match=r"^The home directory in `token_cache` "):
+        cache(Path("~no-such-user/tokens.json"))
+
+
 def test_home_directory_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     store(Path("~/tokens.json"))
