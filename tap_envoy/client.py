@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from tap_envoy.slices import Slicer
     from tap_envoy.writer import BufferedMessageWriter
 
+CONTENT_TYPE = re.compile(r"[\w.+-]{1,50}/[\w.+-]{1,50}", re.ASCII)
+
 SECRET_NAMES = [name.encode() for name in SECRET_PROPERTIES]
 
 ESCAPED_LETTER = re.compile(rb"\\u00[4-7]")
@@ -263,7 +265,7 @@ class EnvoyStream(RESTStream[int]):
         try:
             with pool, self.get_http_request_counter() as requests_made:
                 for batch in reader.read(pool):
-                    requests_made.increment()
+                    requests_made.increment(self.progress.requests - requests_made.value)
                     self._time_extracted = datetime.now(UTC)
                     if batch.resets_bookmark:
                         self._set_bookmark(first_bookmark)
@@ -410,7 +412,12 @@ class EnvoyStream(RESTStream[int]):
         """Return the page that a response holds; an unexpected body is never an empty list."""
         payload = decode_json(response)
         if payload is None:
-            raise TransientError("Envoy returned something that is not JSON.")
+            content_type = response.headers.get("Content-Type", "").partition(";")[0]
+            kind = content_type if CONTENT_TYPE.fullmatch(content_type) else "a body"
+            raise TransientError(
+                f"Envoy returned {kind} that is not JSON (HTTP {response.status_code}); check "
+                "`api_url`, and for a proxy or captive portal in between."
+            )
         if (status := status_in_body(payload)) is not None:
             raise self._status_error(status, response, payload)
         if _may_hold_secrets(response.content):
