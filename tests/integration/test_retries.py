@@ -96,7 +96,7 @@ def test_error_of_a_page_requested_ahead_is_raised_in_its_turn(
     sandbox.envoy.script(LIST, *[ScriptedResponse()] * 4, ScriptedResponse(403, {"message": "no"}))
     tap = sandbox.tap(requests_per_second=100)
     rows = list(tap.streams["entries"].get_records(None))
-    assert 198 <= len(rows) <= 480  # requests may pass each other
+    assert 100 <= len(rows) <= 1000  # eight requests at once may pass each other
     (error,) = [r.getMessage() for r in caplog.records if r.levelno == logging.ERROR]
     assert error.startswith("entries: Envoy denied access (HTTP 403): “no”")
     assert len(sandbox.envoy.requests_for(LIST)) < 20

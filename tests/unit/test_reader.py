@@ -20,7 +20,7 @@ from tests.sandbox import RESOURCES, Change, Quirks, data
 from tests.sandbox.timestamps import format_time
 from tests.unit.simulated_endpoint import LongList, Outcome, ShuffledPool, create_reader, simulate
 
-CASES = int(os.environ.get("READER_CASES", "300"))
+CASES = int(os.environ.get("READER_CASES", "150"))
 
 
 def read(case: Case) -> Outcome:
@@ -47,7 +47,7 @@ def assert_complete(outcome: Outcome) -> None:
 @given(rng=st.randoms(use_true_random=False))
 @settings(
     deadline=None,
-    max_examples=max(100, CASES // 4),
+    max_examples=max(20, CASES // 3),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 def test_any_list_is_read_completely_or_fails_loudly(rng: random.Random) -> None:
@@ -112,10 +112,11 @@ def single_quirks(stream: str) -> Iterator[tuple[str, Any]]:
 @pytest.mark.parametrize("stream", RESOURCES)
 def test_single_quirk_is_read_completely_or_fails_for_its_reason(stream: str) -> None:
     rows = rows_of(stream, 230)
+    start = datetime.now(UTC) - timedelta(days=70) if stream == "reservations" else None
     for quirk, value in single_quirks(stream):
         options: dict[str, Any] = {quirk: {value} if quirk in {"rejected", "ignored"} else value}
         quirks = Quirks(**options)
-        outcome = simulate(stream, rows, quirks, in_flight=3, limit=3000)
+        outcome = simulate(stream, rows, quirks, start=start, in_flight=3, limit=3000)
         assert_nothing_lost(outcome)
         reason = LOUD.get((quirk, value), {}).get(stream)
         if outcome.error:
@@ -213,7 +214,7 @@ def test_list_is_read_beyond_the_documented_depth(stream: str) -> None:
     assert_complete(simulate(stream, rows, in_flight=8))
 
 
-@pytest.mark.parametrize("stream", ["employees", "flows", "spaces"])
+@pytest.mark.parametrize("stream", ["employees", "spaces"])
 def test_list_without_a_time_filter_is_read_as_deep_as_envoy_allows(stream: str) -> None:
     rows = rows_of(stream, 10_300)
     assert_complete(simulate(stream, rows, in_flight=8))
@@ -222,8 +223,9 @@ def test_list_without_a_time_filter_is_read_as_deep_as_envoy_allows(stream: str)
     assert "refused to return more than 10,000 rows" in outcome.error
 
 
-@pytest.mark.parametrize("stream", ["flows", "entries", "work_schedules"])
-@pytest.mark.parametrize("total", ["honest", "null"])
+@pytest.mark.parametrize(
+    ("stream", "total"), [("flows", "honest"), ("flows", "null"), ("work_schedules", "honest")]
+)
 def test_list_as_long_as_the_depth_limit_is_read(stream: str, total: Any) -> None:
     rows, quirks = rows_of(stream, 10_000, minutes=1), Quirks(max_rows=10_000, total=total)
     assert_complete(simulate(stream, rows, quirks, in_flight=8))
@@ -247,18 +249,15 @@ def test_too_many_rows_of_one_time_fail() -> None:
 # Order
 
 
-@pytest.mark.parametrize("stream", ["entries", "invites"])
 @pytest.mark.parametrize("reverses", [False, True])
 @pytest.mark.parametrize("meta", ["honest", "missing"])
-def test_interrupted_run_of_a_grouped_list_misses_nothing(
-    stream: str, meta: Any, *, reverses: bool
-) -> None:
-    rows = rows_of(stream, 1600)
+def test_interrupted_run_of_a_grouped_list_misses_nothing(meta: Any, *, reverses: bool) -> None:
+    stream, rows = "entries", rows_of("entries", 1300)
     quirks = Quirks(order="grouped", grouped_reverses=reverses, meta=meta)
     ids = {row["id"] for row in rows}
     whole = simulate(stream, rows, quirks, in_flight=3)
     assert_complete(whole)
-    for count in range(1, len(whole.bookmarks), 2):
+    for count in range(1, len(whole.bookmarks), 3):
         first = simulate(stream, rows, quirks, in_flight=3, stop_after=count)
         assert not first.passed_by_bookmark
         if first.bookmark:  # without one, the next run reads all
@@ -313,7 +312,7 @@ def test_bookmark_of_a_wrong_assumption_is_reset() -> None:
 
 
 @pytest.mark.parametrize("stream", ["entries", "employees", "spaces"])
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_rows_of_one_time_in_changing_order_are_all_read_or_it_fails(
     stream: str, seed: int
 ) -> None:
@@ -369,22 +368,20 @@ def test_reservations_are_read_whatever_a_window_means(window: Any, days: float)
 
 
 @pytest.mark.parametrize("stream", ["locations", "entries", "flows", "work_schedules", "spaces"])
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 60, 99, 100, 101, 199, 200, 201, 250])
 @pytest.mark.parametrize("past_end", ["empty", 404, 400, "repeat"])
-def test_list_numbered_from_zero_is_read(stream: str, count: int, past_end: Any) -> None:
-    outcome = simulate(stream, rows_of(stream, count), Quirks(first_page=0, past_end=past_end))
-    assert_complete(outcome)
+def test_list_numbered_from_zero_is_read(stream: str, past_end: Any) -> None:
+    quirks = Quirks(first_page=0, past_end=past_end)
+    for count in (0, 1, 2, 3, 60, 99, 100, 101, 199, 200, 201, 250):
+        assert_complete(simulate(stream, rows_of(stream, count), quirks))
 
 
 @pytest.mark.parametrize("stream", ["entries", "flows", "spaces", "work_schedules"])
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 60, 99, 100, 101, 200, 250])
 @pytest.mark.parametrize("past_end", ["empty", 404, 400, "repeat"])
 @pytest.mark.parametrize("sizes", [{}, {"clamp": 25}, {"fixed_size": 25}], ids=str)
-def test_pages_past_the_end_end_the_list(
-    stream: str, count: int, past_end: Any, sizes: dict[str, Any]
-) -> None:
-    outcome = simulate(stream, rows_of(stream, count), Quirks(past_end=past_end, **sizes))
-    assert_complete(outcome)
+def test_pages_past_the_end_end_the_list(stream: str, past_end: Any, sizes: dict[str, Any]) -> None:
+    quirks = Quirks(past_end=past_end, **sizes)
+    for count in (0, 1, 2, 3, 25, 60, 99, 100, 101, 200):
+        assert_complete(simulate(stream, rows_of(stream, count), quirks))
 
 
 @pytest.mark.parametrize("stream", ["locations", "entries", "flows", "companies", "spaces"])
@@ -409,11 +406,11 @@ def test_quiet_list_costs_few_requests_more_than_full_pages(count: int, meta: An
 def test_memory_does_not_grow_with_a_sorted_list() -> None:
     sizes = []
     pool: Any = ShuffledPool(8, random.Random(1))  # noqa: S311
-    reader = create_reader("entries", LongList(130_000).fetch)
+    reader = create_reader("entries", LongList(60_000).fetch)
     tracemalloc.start()
     try:
         for number, _ in enumerate(reader.read(pool)):
-            if number % 100 == 0:
+            if number % 50 == 0:
                 sizes.append(tracemalloc.get_traced_memory()[0])
     finally:
         tracemalloc.stop()
