@@ -45,9 +45,6 @@ MAX_PASSES = 30
 SMALLEST_LIMIT = 2
 """Rows: no server limits its pages to so few (inferred), so a first page of these is the list."""
 
-DEFAULT_SIZES = (10, 30, 100, 250)
-"""Rows that Envoy returns without `perPage` (documented or seen in clients, by endpoint)."""
-
 TOTAL_CAP = 10_000
 """A `total` of exactly this may mean "or more" (inferred). If it does not, nothing is lost."""
 
@@ -664,11 +661,7 @@ class SlicePaginator:
         if last != self._pass.first_ids:
             is_whole = set(last) == self._pass.ids and not self._is_short_of_total()
         elif total is not None:
-            # That many rows may be one page, and the total may count these alone.
-            is_page = rows in {*DEFAULT_SIZES, behavior.page_size} and (
-                rows <= behavior.page_size or not behavior.is_paged
-            )
-            is_whole = rows >= total and not is_page
+            is_whole = rows >= total
         else:
             # The limits of servers are round numbers.
             is_whole = not rows or (rows % 5 > 0 and rows != behavior.page_size)
