@@ -1,4 +1,4 @@
-"""Exceptions, each with a message of one sentence for the user, and the redaction of secrets."""
+"""Exceptions, redaction of secrets, and what is quoted of a response in a message."""
 
 from __future__ import annotations
 

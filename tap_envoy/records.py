@@ -22,7 +22,7 @@ Converter = Callable[[Any], Any]
 SECRET_PROPERTIES = ("secretToken", "registrationURL")
 """Properties, at any depth, whose holder can act on someone's behalf; they are always removed."""
 
-MAX_DEPTH = 100
+MAX_NESTING = 100
 """Levels of nested JSON in a record."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -84,7 +84,7 @@ def drop_secrets(value: Any) -> Any:
     Raises:
         ValueError: If it is nested too deeply.
     """
-    return _drop_secrets(value, MAX_DEPTH)
+    return _drop_secrets(value, MAX_NESTING)
 
 
 def _drop_secrets(value: Any, depth: int) -> Any:
