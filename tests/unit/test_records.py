@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 from singer_sdk import typing as th
 
 from tap_envoy.records import (
-    MAX_DEPTH,
+    MAX_NESTING,
     RecordConformer,
     drop_secrets,
     format_timestamp,
@@ -246,9 +246,9 @@ def nested(levels: int) -> Any:
 
 
 def test_deep_nesting_is_an_error() -> None:
-    assert drop_secrets(nested(MAX_DEPTH - 1)) == nested(MAX_DEPTH - 1)
-    assert MAX_DEPTH == 100
+    assert drop_secrets(nested(MAX_NESTING - 1)) == nested(MAX_NESTING - 1)
+    assert MAX_NESTING == 100
     with pytest.raises(ValueError, match=r"^nested too deeply$"):
-        drop_secrets(nested(MAX_DEPTH))
+        drop_secrets(nested(MAX_NESTING))
     with pytest.raises(ValueError, match=r"^nested too deeply$"):
-        drop_secrets({"a": nested(MAX_DEPTH)})
+        drop_secrets({"a": nested(MAX_NESTING)})
