@@ -57,7 +57,7 @@ TOOLS = (
 
 
 def install(tool: Tool) -> None:
-    """Install a tool, if that is not done yet; this project is always installed anew."""
+    """Install a tool, if that is not done yet; this project is installed each time."""
     folder = tool.bin_dir.parent
     marker = folder / "ready"
     if not marker.exists():

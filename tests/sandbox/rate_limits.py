@@ -1,4 +1,4 @@
-"""Three ways in which Envoy may limit the requests of a second."""
+"""Three rate limits that Envoy may apply to the requests of a second."""
 
 import time
 from abc import ABC, abstractmethod
