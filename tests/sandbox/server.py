@@ -1,5 +1,6 @@
 """Serves a sandbox on a free port of the loopback interface."""
 
+import asyncio
 import socket
 import threading
 import time
@@ -23,6 +24,14 @@ class Stage:
         await self.envoy.app(scope, receive, send)
 
 
+async def _run(server: uvicorn.Server, listener: socket.socket) -> None:
+    """Serve until the server is to exit; close connections that are still open then."""
+    await server.serve([listener])
+    for connection in list(server.server_state.connections):
+        connection.transport.abort()
+    await asyncio.sleep(0)
+
+
 @contextmanager
 def serve(envoy: Envoy | Stage, certificate: Path | None = None) -> Iterator[str]:
     """Serve `envoy` within the context; yields its address, such as http://127.0.0.1:4000.
@@ -41,7 +50,7 @@ def serve(envoy: Envoy | Stage, certificate: Path | None = None) -> Iterator[str
         ssl_certfile=certificate,
     )
     server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread = threading.Thread(target=asyncio.run, args=(_run(server, listener),), daemon=True)
     thread.start()
     while not server.started:
         time.sleep(0.005)
