@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import select
+import selectors
 import signal
 import sys
 import threading
@@ -199,7 +199,10 @@ def _flush() -> bool:
 
 
 def _wait_until_writable() -> None:
-    select.select([], [sys.stdout.fileno()], [], 1.0)
+    # Not `select.select`, which refuses descriptors from 1,024 on.
+    with getattr(selectors, "PollSelector", selectors.SelectSelector)() as selector:
+        selector.register(sys.stdout.fileno(), selectors.EVENT_WRITE)
+        selector.select(1.0)
 
 
 def _output_closed(error: OSError) -> RunAbortedError:
