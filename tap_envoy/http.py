@@ -46,6 +46,9 @@ MIN_RATE = 1.0
 RECOVERY = 0.02
 """Share of the full rate that is regained for each second in which requests succeed."""
 
+MIN_WAIT = 0.001
+"""Seconds between two looks at whether it is a thread's turn."""
+
 MAX_RETRY_AFTER = 300.0
 """Seconds to which a longer `Retry-After` is cut."""
 
@@ -80,6 +83,7 @@ class RateLimiter:
         self._clock = clock
         self._sleep = sleep
         self._lock = threading.Lock()
+        self._turns = self._served = 0
         self._next_slot = clock()
         self._lowered_at = self._raised_at = float("-inf")
         self._logger = logging.getLogger(__name__)
@@ -90,13 +94,19 @@ class RateLimiter:
         return self._rate
 
     def acquire(self) -> float:
-        """Wait until a request may be sent; return the time by the clock."""
+        """Wait until a request may be sent; return the time by the clock.
+
+        Requests leave in the order of the calls: a reader that needs the pages in order would
+        wait for one that others have overtaken.
+        """
+        with self._lock:
+            turn = self._turns
+            self._turns += 1
         while True:
-            now, delay = self._claim()
+            now, delay = self._claim(turn)
             if delay <= 0:
                 return now
-            # Another thread may claim the slot, or a pause may move it, during the sleep.
-            self._sleep(delay)
+            self._sleep(delay)  # during which a pause may move the slot
 
     def pause(self, seconds: float) -> None:
         """Send no request for `seconds`, in any thread."""
@@ -131,13 +141,16 @@ class RateLimiter:
                 self._raised_at = now
                 self._rate = min(self._full_rate, self._rate + RECOVERY * self._full_rate)
 
-    def _claim(self) -> tuple[float, float]:
+    def _claim(self, turn: int) -> tuple[float, float]:
         """Take the next slot if it is due; return the time and the seconds left to wait."""
         with self._lock:
             now, interval = self._clock(), 1 / self._rate
             late = now - self._next_slot
+            if ahead := turn - self._served:
+                return now, max(ahead * interval - late, MIN_WAIT)  # those ahead may wake late
             if late < 0:
                 return now, -late
+            self._served += 1
             # A slot taken a little late does not delay the next one, or the rate would not be
             # reached. Up to half an interval, so that a second never holds more than the limit.
             self._next_slot = (self._next_slot if late < interval / 2 else now) + interval
@@ -165,8 +178,6 @@ class EnvoySession(requests.Session):
             max_bytes: Size limit of a decompressed response body.
         """
         super().__init__()
-        # Of a malformed header urllib3 logs a traceback, with the header, as a warning.
-        logging.getLogger("urllib3.connection").setLevel(logging.ERROR)
         self.rate_limiter = rate_limiter
         for scheme in ("https://", "http://"):
             self.mount(scheme, _BoundedAdapter(max_time, max_bytes))
