@@ -111,7 +111,9 @@ def test_limit_of_the_api_is_kept_without_a_rejection(
     tap.api.retry_policy = RetryPolicy(initial_wait=0.002, max_wait=0.06, max_time=5)
     assert len(read(tap, "entries")) == 1500
     times = [request.time for request in sandbox.envoy.requests_for(LIST)]
-    assert times[-1] - times[0] >= (len(times) - 1) / 9.5 - 0.1
+    assert (
+        times[-1] - times[0] >= (len(times) - 1) / 9.5 - 0.5
+    )  # a busy machine may send the first one late
     assert "HTTP 429" not in caplog.text
 
 
