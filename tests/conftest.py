@@ -7,12 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tap_envoy.tap import TapEnvoy
 from tests.fast_tap import RETRY_POLICY
 from tests.runner import Run, run_tap
 from tests.sandbox import Envoy, serve
 from tests.sandbox.server import Stage
+
+# On a busy machine the first examples may take long to generate.
+settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("busy")
 
 
 @dataclass(frozen=True)
