@@ -20,7 +20,7 @@ def cache(sandbox: Sandbox) -> Path:
 
 
 def read_once(sandbox: Sandbox, cache: Path, **credentials: Any) -> None:
-    """Read locations with a tap of its own, as a run would."""
+    """Read locations with a new tap, as a run would."""
     rows = read(sandbox.tap(api_key=None, token_cache=str(cache), **credentials))
     assert len(rows) == 250
 

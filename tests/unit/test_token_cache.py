@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("test")
 TOKENS = CachedToken("access", 1.5, "refresh", 2.5, ("a", "b"))
-# Each run of several at once is a process of its own, which starts with the imports done.
+# Each of several runs at once is a separate process, which starts with the imports done.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload([__name__])
 
@@ -291,7 +291,7 @@ def test_null_cache_stores_nothing() -> None:
 
 
 def run(url: str, path: Path, owner: str, day: int, password: str | None) -> None:
-    """Do what a run does to sign in, on a day of its own, in a process of its own."""
+    """Do what a run does to sign in, on another day, in a separate process."""
     EnvoyAuthenticator(
         token_url=url,
         client_id="client",

@@ -30,7 +30,7 @@ class VirtualTime:
             self._changed.wait_for(lambda: self.now >= wake_time)
 
     def run(self, *jobs: Callable[[], object]) -> None:
-        """Run each job in a thread of its own; return when all have ended."""
+        """Run each job in a separate thread; return when all have ended."""
 
         def work(job: Callable[[], object]) -> None:
             try:
