@@ -252,7 +252,7 @@ def _bounded(
 
 
 class _BoundedResponse(http.client.HTTPResponse):
-    """A response that must arrive within a time, and that skips informational ones before it."""
+    """A response with a deadline; skips informational responses and malformed header lines."""
 
     def __init__(self, max_time: float, sock: socket.socket, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
@@ -266,6 +266,9 @@ class _BoundedResponse(http.client.HTTPResponse):
         while HTTPStatus.SWITCHING_PROTOCOLS < self.status < HTTPStatus.OK:
             self.headers = self.msg = None  # type: ignore[assignment]  # makes it read on
             super().begin()
+        # urllib3 would log lines that are no headers, with a traceback, and go on.
+        self.msg.defects.clear()
+        self.msg.set_payload("")
 
 
 class _DeadlineReader(io.RawIOBase):
