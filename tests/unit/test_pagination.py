@@ -420,6 +420,20 @@ def test_deletions_do_not_hide_that_pages_count_from_zero(deleted: int) -> None:
     assert behavior.first_page == 0
 
 
+@pytest.mark.parametrize("count", [26, 30, 60, 75])
+@pytest.mark.parametrize("has_total", [True, False])
+def test_pages_of_one_size_counted_from_zero_are_noticed(count: int, *, has_total: bool) -> None:
+    behavior = EndpointBehavior(100)
+
+    def fixed(page: PageRequest, rows: list[str]) -> list[str]:
+        return from_zero(behavior)(PageRequest(page.number, 25), rows)
+
+    total = count if has_total else None
+    endpoint = Endpoint(count, fixed, behavior=behavior, total=total)
+    assert sorted(endpoint.read()) == sorted(endpoint.rows)
+    assert behavior.first_page == 0
+
+
 @pytest.mark.parametrize("count", [140, 250, 1000])
 def test_full_second_page_proves_that_pages_count_from_one(count: int) -> None:
     behavior = EndpointBehavior(100)
