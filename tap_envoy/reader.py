@@ -218,8 +218,8 @@ class StreamReader:
         self._slices = slicer.slices(self._range)
         self._active: deque[ActiveSlice] = deque()
         self._recent_ids: deque[set[str]] = deque(maxlen=2)
-        self._earliest: str | None = None
         self._latest: str | None = None
+        self._exceeds_default = False
         self._emitted = 0
         self._can_bookmark = self._can_follow = False
         self._proof_after = ROWS_BEFORE_PROOF
@@ -386,7 +386,8 @@ class StreamReader:
         params: Mapping[str, str] = {}
         if can_filter and isinstance(slicer, SortedSlicer):
             params = next(slicer.slices(self._range)).params
-        return SingleSlice((params,), slicer.time_field)
+        end_field = slicer.end_field if isinstance(slicer, WindowSlicer) else None
+        return SingleSlice((params,), slicer.time_field, end_field)
 
     def _restart(self, slicer: Slicer) -> None:
         """Read again from the start of the range, without emitting a row twice."""
@@ -411,6 +412,7 @@ class StreamReader:
         new = paginator.advance(request, page)
         if numbering != self._behavior.first_page == 0:
             self._renumber(active)
+        self._exceeds_default = self._exceeds_default or self._exceed_default(page.records)
         is_sorted = self._note_times(active, page.records, is_first=request.number <= 1)
         if is_first and self._is_too_deep(active):
             self._divide(active, known_ids=frozenset())
@@ -510,7 +512,6 @@ class StreamReader:
         self._recent_ids.append(active.paginator.ids)
         if not self._active and (part := next(self._slices, None)):
             self._active.append(self._activate(part))
-        self._earliest = min(filter(None, (self._earliest, active.earliest)), default=None)
         latest, following = active.latest, self._active[0].part.start if self._active else None
         if latest and following:
             # A row that begins later may lie in the next slice alone.
@@ -626,20 +627,25 @@ class StreamReader:
             "the list cannot be requested in parts; ask Envoy how to read all of it."
         )
 
+    def _exceed_default(self, records: list[Record]) -> bool:
+        """Return whether Envoy would not return some of these rows without a filter."""
+        if not self._endpoint.needs_filter:
+            return False
+        margin = DEFAULT_WINDOW + FILTER_TOLERANCE
+        first, last = (format_timestamp(self._range.now + sign * margin) for sign in (-1, 1))
+        times = filter(None, map(self._slicer.times, records))
+        return any(end < first or start > last for start, end in times)
+
     def _check_default_rows(self) -> None:
         """Check that Envoy did not return the rows alone that it returns without a filter.
 
         Raises:
             EnvoyError: If it did.
         """
-        slicer, endpoint = self._slicer, self._endpoint
-        if not endpoint.needs_filter or (slicer is endpoint.slicer and self._query.has_filter):
+        endpoint = self._endpoint
+        is_filtered = self._slicer is endpoint.slicer and self._query.has_filter
+        if not endpoint.needs_filter or is_filtered or self._exceeds_default:
             return
-        if slicer.time_field:
-            margin = DEFAULT_WINDOW + FILTER_TOLERANCE
-            first, last = (format_timestamp(self._range.now + sign * margin) for sign in (-1, 1))
-            if (self._earliest or last) < first or (self._latest or first) > last:
-                return
         names = " and ".join(f"`{name}`" for name in endpoint.filter_names)
         raise EnvoyError(
             f"Envoy does not accept {names}, so that only the rows were read that it returns by "

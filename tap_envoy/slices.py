@@ -100,10 +100,12 @@ class SingleSlice:
         variants: Query parameters of each part that has to be requested by itself; parts after
             the first are optional.
         time_field: The property that is compared with the start of the run's range, if any.
+        end_field: The property that says when a row ends, if rows have a length.
     """
 
     variants: tuple[Mapping[str, str], ...] = ({},)
     time_field: str | None = None
+    end_field: str | None = None
     max_depth: ClassVar[int | None] = None
     is_sorted: ClassVar[bool] = False
 
@@ -119,8 +121,7 @@ class SingleSlice:
 
     def times(self, record: Record) -> tuple[str, str] | None:
         """Return when a row begins and ends."""
-        time = record.get(self.time_field) if self.time_field else None
-        return None if time is None else (time, time)
+        return _times(record, self.time_field, self.end_field) if self.time_field else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +158,7 @@ class SortedSlicer:
 
     def times(self, record: Record) -> tuple[str, str] | None:
         """Return when a row begins and ends."""
-        time = record.get(self.time_field)
-        return None if time is None else (time, time)
+        return _times(record, self.time_field)
 
     def _slice(self, part: StreamSlice) -> StreamSlice:
         if part.start is None:
@@ -240,10 +240,7 @@ class WindowSlicer:
 
     def times(self, record: Record) -> tuple[str, str] | None:
         """Return when a row begins and ends."""
-        time = record.get(self.time_field)
-        if time is None:
-            return None
-        return time, (record.get(self.end_field) if self.end_field else None) or time
+        return _times(record, self.time_field, self.end_field)
 
     def _slice(self, part: StreamSlice) -> StreamSlice:
         params = {}
@@ -255,6 +252,15 @@ class WindowSlicer:
 
 
 Slicer = SingleSlice | SortedSlicer | WindowSlicer
+
+
+def _times(
+    record: Record, time_field: str, end_field: str | None = None
+) -> tuple[str, str] | None:
+    time = record.get(time_field)
+    if time is None:
+        return None
+    return time, (record.get(end_field) if end_field else None) or time
 
 
 def too_many(time: datetime, param: str) -> str:

@@ -364,6 +364,20 @@ def test_reservations_are_read_whatever_a_window_means(window: Any, days: float)
     assert_complete(outcome)
 
 
+@pytest.mark.parametrize("window", ["begins", "overlaps", "within"])
+@pytest.mark.parametrize("rejected", ["startTime", "endTime"])
+def test_reservations_by_default_are_not_taken_for_all(window: Any, rejected: str) -> None:
+    """A booking that began before the default window does not show that there is none."""
+    now = datetime.now(UTC)
+    rows = data.reservations(100, now - timedelta(days=40), hours=10)
+    for row in rows:
+        begin = datetime.fromisoformat(row["startTime"])
+        row["endTime"] = format_time(begin + timedelta(days=20))
+    start = now - timedelta(days=70)
+    outcome = simulate("reservations", rows, Quirks(window=window, rejected={rejected}), start=start)
+    assert_nothing_lost(outcome)
+
+
 # Pages
 
 
