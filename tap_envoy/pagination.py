@@ -235,6 +235,7 @@ class SlicePaginator:
         time_field: str | None = None,
         count_all: Callable[[], int | None] | None = None,
         reversed_ids: Callable[[], list[str]] | None = None,
+        first_row: Callable[[], Page] | None = None,
     ) -> None:
         """Begin the first pass.
 
@@ -246,12 +247,14 @@ class SlicePaginator:
                 the slice has no filter.
             reversed_ids: Returns the ids of the first page in descending order; None if the
                 endpoint does not sort.
+            first_row: Returns a page of one row.
         """
         self._behavior = behavior
         self._max_depth = max_depth
         self._time_field = time_field
         self._count_all = count_all
         self._reversed_ids = reversed_ids
+        self._first_row = first_row
         self._confirmed: set[str] = set()
         self._confirmed_total: int | None = None
         self._has_checked_numbering = False
@@ -280,6 +283,11 @@ class SlicePaginator:
     def is_overlapping(self) -> bool:
         """Whether each page of this pass begins within the one before it."""
         return self._pass.is_overlapping
+
+    @property
+    def repeats_first(self) -> bool:
+        """Whether the newest page is the first one again."""
+        return self._pass.repeats_first
 
     @property
     def is_rejected_once(self) -> bool:
@@ -328,9 +336,7 @@ class SlicePaginator:
             case Verdict.CONTINUE:
                 self._plan(request)
             case Verdict.WHOLE:
-                current.is_complete = True
-                self.is_settled = self._is_whole()
-                self.is_torn = not self.is_settled
+                self._end_single_response()
             case Verdict.END:
                 current.is_complete = True
                 self.is_settled = self._is_proven()
@@ -365,6 +371,15 @@ class SlicePaginator:
         self._abandon()
         self._pass = self._new_pass()
 
+    def _end_single_response(self) -> None:
+        """End the slice with one response: the list, or as much as can be read of it at once."""
+        current = self._pass
+        current.is_complete = True
+        self.is_settled = self._is_whole()
+        self.is_too_deep = not self.is_settled and self._max_depth is not None
+        self.is_torn = not self.is_settled and not self.is_too_deep
+        self.can_continue = self.is_too_deep
+
     def _run_out_of_pages(self) -> None:
         """Give up on overlapping pages where they reach no further, else on this depth."""
         current, limit = self._pass, self._max_depth
@@ -396,8 +411,7 @@ class SlicePaginator:
             return self._judge_first(request, ids)
         if page.rejection is not None:
             return self._judge_rejection(request, page.rejection)
-        is_odd = len(ids) != request.per_page or len(ids) <= SMALLEST_LIMIT
-        if is_odd and ids == self._pass.first_ids:
+        if ids and self._pass.is_second and ids == self._pass.first_ids[: len(ids)]:
             self._pass.repeats_first = True
             return Verdict.CHECK_NUMBERING if self._must_check_numbering else Verdict.WHOLE
         if self._pass.is_overlapping:
@@ -410,7 +424,7 @@ class SlicePaginator:
         is_known_to_be_short = count < behavior.largest_page
         behavior.largest_page = max(behavior.largest_page, count)
         if not behavior.is_paged:
-            return Verdict.END
+            return Verdict.WHOLE
         if not count or is_known_to_be_short:
             return Verdict.CHECK_NUMBERING if self._must_check_numbering else Verdict.END
         if count > request.per_page:
@@ -467,10 +481,6 @@ class SlicePaginator:
         current, behavior = self._pass, self._behavior
         if len(ids) > request.per_page:
             behavior.can_overlap = False
-        elif ids and ids == current.first_ids[: len(ids)]:
-            current.repeats_first, current.is_disordered = True, False
-            is_first_short = len(current.first_ids) < behavior.page_size
-            return Verdict.WHOLE if is_first_short else Verdict.TORN
         if not self._must_check_numbering:
             return None
         is_as_expected = known == current.end - request.start and not current.is_disordered
@@ -490,7 +500,6 @@ class SlicePaginator:
             # Past the end some servers repeat the last page; others repeat the first for ever.
             is_last_again = not current.is_second or len(ids) != request.per_page
             current.has_gap = True
-            current.repeats_first = current.is_second and ids == current.first_ids
             current.is_disordered |= not is_last_again or ids != current.tail[-len(ids) :]
             return Verdict.END
         current.is_disordered |= not current.ids.isdisjoint(ids)
@@ -606,8 +615,6 @@ class SlicePaginator:
             EnvoyError: If rows are missing for good.
         """
         current, total = self._pass, self.total
-        if not self._behavior.is_paged:
-            return self._is_whole()
         if current.is_disordered:
             return self._is_confirmed()
         if self._is_short_of_total():
@@ -658,11 +665,18 @@ class SlicePaginator:
             EnvoyError: If there are more rows in this pass and the one before.
         """
         behavior, rows, total = self._behavior, len(self._pass.ids), self.total
+        if self._first_row and rows > 1 and rows == total:
+            first = self._first_row()
+            # A total that is one then counts this page alone.
+            behavior.has_credible_total = len(first.records) != 1 or first.total == total
+            total = self.total
         last = self._reversed_ids() if self._reversed_ids else self._pass.first_ids
         if last != self._pass.first_ids:
             is_whole = set(last) == self._pass.ids and not self._is_short_of_total()
         elif total is not None:
             is_whole = rows >= total
+        elif rows < behavior.largest_page:
+            is_whole = True
         else:
             # The limits of servers are round numbers.
             is_whole = not rows or (rows % 5 > 0 and rows != behavior.page_size)
@@ -677,11 +691,6 @@ class SlicePaginator:
         """Return why the slice could not be settled."""
         if self.rejection is not None:
             return f"Envoy rejected a page before the end of the list: {self.rejection}"
-        if last.repeats_first:
-            return (
-                "Envoy returns the first page again as the second one, so that the rest of the "
-                "list cannot be read; report this to the maintainers of the tap."
-            )
         if last.is_disordered:
             return (
                 "Envoy returns the rows in a different order each time, so that it is not certain "

@@ -210,6 +210,7 @@ class StreamReader:
         self._behavior = EndpointBehavior(size)
         self._ids_before: set[str] = set()
         self._resets_bookmark = False
+        self._longest: timedelta | None = timedelta(0)
         self._begin(endpoint.slicer)
 
     def _begin(self, slicer: Slicer) -> None:
@@ -284,6 +285,7 @@ class StreamReader:
             time_field=self._slicer.time_field if self._slicer.is_sorted else None,
             count_all=self._count_all if has_filter else None,
             reversed_ids=partial(self._reversed_ids, part) if self._query.has_sort else None,
+            first_row=partial(self._request, part),
         )
         return ActiveSlice(part, paginator, rows_before=self._emitted)
 
@@ -338,9 +340,7 @@ class StreamReader:
         self._behavior = EndpointBehavior(query.per_page or self._endpoint.page_size)
         self._behavior.is_paged = query.has_page
         slicer = self._endpoint.slicer
-        is_sliced = query.has_filter and (
-            (query.has_sort and query.has_page) or not slicer.is_sorted
-        )
+        is_sliced = query.has_filter and (query.has_sort or not slicer.is_sorted)
         self._restart(slicer if is_sliced else self._single_slice())
 
     def _accepts_page_zero(self, part: StreamSlice) -> bool:
@@ -413,7 +413,9 @@ class StreamReader:
         if numbering != self._behavior.first_page == 0:
             self._renumber(active)
         self._exceeds_default = self._exceeds_default or self._exceed_default(page.records)
-        is_sorted = self._note_times(active, page.records, is_first=request.number <= 1)
+        self._note_lengths(active.part, page.records)
+        records = [] if paginator.repeats_first else page.records
+        is_sorted = self._note_times(active, records, is_first=request.number <= 1)
         if is_first and self._is_too_deep(active):
             self._divide(active, known_ids=frozenset())
             return
@@ -459,6 +461,16 @@ class StreamReader:
         names = " and ".join(f"`{name}`" for name in part.params)
         self._warn(f"Envoy ignores {names}; reading the whole list.")
         self._restart(self._single_slice(is_filtered=False))
+
+    def _note_lengths(self, part: StreamSlice, records: list[Record]) -> None:
+        """Take in how long rows are, until one shows that windows cut rows."""
+        if not isinstance(self._slicer, WindowSlicer) or not self._slicer.end_field:
+            return
+        for first, last in filter(None, map(self._slicer.times, records)):
+            if self._longest is None or part.cuts((first, last)):
+                self._longest = None
+                return
+            self._longest = max(self._longest, parse_time(last) - parse_time(first))
 
     def _note_times(self, active: ActiveSlice, records: list[Record], *, is_first: bool) -> bool:
         """Take in the times of a page; return whether they are in ascending order."""
@@ -614,7 +626,8 @@ class StreamReader:
             seen = None
             if active.earliest and active.latest:
                 seen = parse_time(active.earliest), parse_time(active.latest)
-            halves = slicer.halves(part, seen, known_ids, paginator.total)
+            longest = self._longest if slicer.end_field else None
+            halves = slicer.halves(part, seen, known_ids, paginator.total, longest)
             self._active.popleft()
             self._active.extendleft(self._activate(half) for half in reversed(halves))
             return

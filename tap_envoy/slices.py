@@ -27,8 +27,11 @@ WIDER_OVERLAPS = (timedelta(minutes=1), timedelta(hours=1), timedelta(days=1))
 FILTER_TOLERANCE = timedelta(days=1)
 """Rows outside a slice by more than this show that the filter is ignored."""
 
-MIN_WINDOW = timedelta(days=2)
-"""Windows of rows that have a length are not halved further: no row would lie within one."""
+PRECISION = timedelta(hours=1)
+"""A row that reaches beyond its slice by more than this need not lie within it."""
+
+MIN_LENGTH = timedelta(days=1)
+"""Rows that have a length are taken to be as long as this, even if all that came are shorter."""
 
 EARLIEST_DATE = datetime(2013, 1, 1, tzinfo=UTC)
 """Envoy has no data from before (inferred; if it has, set `start_date`)."""
@@ -90,6 +93,13 @@ class StreamSlice:
         if self.start and last < format_timestamp(self.start - self.overlap - FILTER_TOLERANCE):
             return True
         return bool(self.end and first > format_timestamp(self.end + FILTER_TOLERANCE))
+
+    def cuts(self, times: tuple[str, str]) -> bool:
+        """Return whether a row from one time to another lies partly outside the slice."""
+        first, last = times
+        if self.start and first < format_timestamp(self.start - PRECISION):
+            return True
+        return bool(self.end and last > format_timestamp(self.end + PRECISION))
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +222,7 @@ class WindowSlicer:
         seen: tuple[datetime, datetime] | None,
         known_ids: frozenset[str],
         total: int | None,
+        longest: timedelta | None,
     ) -> list[StreamSlice]:
         """Return both halves of a window that is too deep.
 
@@ -220,18 +231,18 @@ class WindowSlicer:
             seen: The earliest and the latest time in it, as far as it was read.
             known_ids: Ids of the rows that it has emitted.
             total: Its `total`.
+            longest: The longest row so far, if a window may contain only the rows that lie
+                within it: each row must then lie within one of the halves.
 
         Raises:
             EnvoyError: If it cannot be halved further.
         """
         earliest, latest = seen or (EARLIEST_DATE, datetime.now(UTC))
         start, end = part.start or earliest, part.end or latest
-        width = end - start
-        if width < (MIN_WINDOW if self.end_field else 2 * OVERLAP):
+        reach = max(longest, MIN_LENGTH) / 2 if longest is not None else timedelta(0)
+        middle = start + (end - start) / 2
+        if middle - start < reach + max(reach, OVERLAP):
             raise EnvoyError(too_many(start, self.start_param))
-        middle = start + width / 2
-        # A row that reaches from one half into the other must lie within one of them.
-        reach = width / 4 if self.end_field else timedelta(0)
         half = StreamSlice(known_ids=known_ids | part.known_ids, parent_total=total)
         return [
             self._slice(replace(half, start=part.start, end=middle + reach)),
@@ -266,6 +277,6 @@ def _times(
 def too_many(time: datetime, param: str) -> str:
     """Return the message for more rows at one time than can be requested."""
     return (
-        f"More than {MAX_DEPTH} rows have the time {format_timestamp(time)}, and Envoy returns no "
-        f"more per query (or it ignores `{param}`); report this to Envoy."
+        f"More rows have the time {format_timestamp(time)} than Envoy returns for a query (or it "
+        f"ignores `{param}`); report this to Envoy."
     )

@@ -60,16 +60,16 @@ class Case:
     def may_fail(self) -> bool:
         """Whether no reader can be sure to have all rows.
 
-        It cannot where rows beyond the first page, or beyond a cap, are out of reach, where a
-        needed filter is not accepted, or where rows without an order change places.
+        It cannot where rows beyond the first page, or beyond a cap, are out of reach and no
+        filter by time reaches them, where a needed filter is not accepted, or where rows without
+        an order change places.
         """
         quirks, names, count = self.quirks, RESOURCES[self.stream].parameters, len(self.rows)
         lost = (quirks.rejected | quirks.ignored) & names
         has_total = quirks.meta in {"honest", "total_only"} and quirks.total in {"honest", "capped"}
         return bool(
             lost & NEEDED_FILTERS.get(self.stream, set())
-            or ("page" in lost and count > 1)
-            or (count >= self._cap(lost) and not self._can_slice(lost))
+            or (("page" in lost or count >= self._cap(lost)) and not self._can_slice(lost))
             or quirks.unstable
             or (quirks.single_response and not has_total)
         )
@@ -78,7 +78,10 @@ class Case:
         """Return how many rows can be sure to be read in one slice."""
         quirks = self.quirks
         limits = quirks.clamp, quirks.fixed_size, quirks.max_per_page_accepted
-        per_page = min(10 if "perPage" in lost else self.page_size, *filter(None, limits), 100)
+        default = RESOURCES[self.stream].per_page
+        per_page = min(default if "perPage" in lost else self.page_size, *filter(None, limits), 250)
+        if per_page > (quirks.max_rows or UNLIMITED):
+            return 0
         return min(quirks.max_rows or UNLIMITED, quirks.max_pages * per_page or UNLIMITED)
 
     def _can_slice(self, lost: AbstractSet[str]) -> bool:

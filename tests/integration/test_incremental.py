@@ -288,7 +288,7 @@ def test_more_rows_at_one_time_than_the_depth_limit_are_an_error(
 ) -> None:
     sandbox.envoy.rows[stream] = MAKERS[stream](10_300, days=0)
     sandbox.envoy.quirks = Quirks(max_rows=MAX_DEPTH)
-    with pytest.raises(EnvoyError, match=r"(?i)more than 10,?000 rows"):
+    with pytest.raises(EnvoyError, match=r"More rows have the time|more than 10,000 rows"):
         read(sandbox.tap(), stream)
 
 

@@ -79,17 +79,14 @@ def test_random_lists_that_can_be_read_are_read_completely(max_changes: int) -> 
 
 OUT_OF_REACH = "refused to return more than"
 NOT_PAGED = "ignores or rejects `page`"
-FIRST_AGAIN = "returns the first page again"
 WITHOUT_TIME_FILTER = ("employees", "flows", "spaces")
 
 LOUD: dict[tuple[str, Any], dict[str, str]] = {
     # Rows beyond the first page, or beyond a cap, are out of reach without a filter by time.
     ("max_rows", 100): dict.fromkeys(WITHOUT_TIME_FILTER, OUT_OF_REACH),
     ("max_rows", 200): dict.fromkeys(WITHOUT_TIME_FILTER, OUT_OF_REACH),
-    ("rejected", "page"): dict.fromkeys(RESOURCES, NOT_PAGED),
-    ("ignored", "page"): dict.fromkeys(
-        (*WITHOUT_TIME_FILTER, "work_schedules", "reservations"), FIRST_AGAIN
-    ),
+    ("rejected", "page"): dict.fromkeys(WITHOUT_TIME_FILTER, NOT_PAGED),
+    ("ignored", "page"): dict.fromkeys(WITHOUT_TIME_FILTER, NOT_PAGED),
     # Envoy returns some rows alone where it gets no filter.
     ("rejected", "type"): {"spaces": "does not accept `type`"},
     ("rejected", "startTime"): {"reservations": "does not accept `startTime`"},

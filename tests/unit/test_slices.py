@@ -13,7 +13,7 @@ from tap_envoy.slices import (
     EARLIEST_DATE,
     FILTER_TOLERANCE,
     MAX_DEPTH,
-    MIN_WINDOW,
+    MIN_LENGTH,
     OVERLAP,
     TIME_BOUNDS,
     SingleSlice,
@@ -50,7 +50,7 @@ def test_constants_are_those_of_the_documentation() -> None:
     assert MAX_DEPTH == 10_000
     assert OVERLAP == 2 * SECOND
     assert FILTER_TOLERANCE == DAY
-    assert MIN_WINDOW == 2 * DAY
+    assert MIN_LENGTH == DAY
     assert datetime(2013, 1, 1, tzinfo=UTC) == EARLIEST_DATE
 
 
@@ -235,7 +235,7 @@ def test_times_of_a_row_in_a_window() -> None:
 
 def test_open_window_is_halved_by_what_was_seen() -> None:
     seen = NOW - 10 * DAY, NOW
-    first, second = OPEN_WINDOWS.halves(StreamSlice(), seen, frozenset({"1"}), 20_000)
+    first, second = OPEN_WINDOWS.halves(StreamSlice(), seen, frozenset({"1"}), 20_000, None)
     middle = NOW - 5 * DAY
     assert (first.start, first.end, second.start, second.end) == (None, middle, middle, None)
     assert first.params == {"before": at(middle + OVERLAP)}
@@ -246,30 +246,54 @@ def test_open_window_is_halved_by_what_was_seen() -> None:
 
 def test_halves_know_what_the_window_knew() -> None:
     part = StreamSlice(NOW - 8 * DAY, NOW, known_ids=frozenset({"0"}))
-    for half in OPEN_WINDOWS.halves(part, None, frozenset({"1"}), None):
+    for half in OPEN_WINDOWS.halves(part, None, frozenset({"1"}), None, None):
         assert half.known_ids == {"0", "1"}
 
 
-def test_halves_of_rows_with_a_length_overlap_by_half() -> None:
+@pytest.mark.parametrize(
+    ("longest", "overlap"), [(None, 0), (timedelta(hours=9), 1), (DAY, 1), (3 * DAY, 3)], ids=str
+)
+def test_halves_overlap_by_the_longest_row(longest: timedelta | None, overlap: int) -> None:
     part = StreamSlice(NOW - 8 * DAY, NOW)
-    first, second = WINDOWS.halves(part, None, frozenset(), None)
-    assert (first.start, first.end) == (NOW - 8 * DAY, NOW - 2 * DAY)
-    assert (second.start, second.end) == (NOW - 6 * DAY, NOW)
+    first, second = WINDOWS.halves(part, None, frozenset(), None, longest)
+    assert (first.start, second.end) == (NOW - 8 * DAY, NOW)
+    assert first.end == NOW - 4 * DAY + overlap * DAY / 2
+    assert second.start == NOW - 4 * DAY - overlap * DAY / 2
 
 
 @pytest.mark.parametrize(
-    ("slicer", "width"), [(OPEN_WINDOWS, 2 * OVERLAP), (WINDOWS, MIN_WINDOW)], ids=str
+    ("slicer", "longest", "width"),
+    [
+        (OPEN_WINDOWS, None, 2 * OVERLAP),
+        (WINDOWS, None, 2 * OVERLAP),
+        (WINDOWS, timedelta(0), 2 * MIN_LENGTH),
+        (WINDOWS, 3 * DAY, 6 * DAY),
+    ],
+    ids=str,
 )
-def test_small_window_is_not_halved(slicer: WindowSlicer, width: timedelta) -> None:
-    assert len(slicer.halves(StreamSlice(NOW, NOW + width), None, frozenset(), None)) == 2
+def test_small_window_is_not_halved(
+    slicer: WindowSlicer, longest: timedelta | None, width: timedelta
+) -> None:
+    part = StreamSlice(NOW, NOW + width)
+    assert len(slicer.halves(part, None, frozenset(), None, longest)) == 2
     part = StreamSlice(NOW, NOW + width - timedelta(milliseconds=1))
     with pytest.raises(EnvoyError, match=re.escape("2024-05-17T12:00:00.000Z")) as raised:
-        slicer.halves(part, None, frozenset(), None)
+        slicer.halves(part, None, frozenset(), None, longest)
     assert f"`{slicer.start_param}`" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("hours", "is_cut"), [((0, 24), False), ((-1, 25), False), ((-2, 24), True), ((0, 26), True)]
+)
+def test_slice_cuts_rows_that_reach_beyond_it(hours: tuple[int, int], *, is_cut: bool) -> None:
+    part = StreamSlice(NOW, NOW + DAY)
+    first, last = (at(NOW + timedelta(hours=hour)) for hour in hours)
+    assert part.cuts((first, last)) == is_cut
+    assert not StreamSlice().cuts((first, last))
+
+
 def test_window_without_rows_is_halved_from_the_earliest_date() -> None:
-    first, second = OPEN_WINDOWS.halves(StreamSlice(), None, frozenset(), None)
+    first, second = OPEN_WINDOWS.halves(StreamSlice(), None, frozenset(), None, None)
     assert first.end == second.start
     assert first.end is not None
     assert EARLIEST_DATE < first.end < datetime.now(UTC)
