@@ -18,7 +18,6 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from tap_envoy.exceptions import EnvoyError
-from tap_envoy.slices import MAX_DEPTH
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -110,6 +109,21 @@ class EndpointBehavior:
     has_credible_total: bool = True
 
 
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """Requests that tell what the pages of a slice leave open; each is None if it cannot.
+
+    Attributes:
+        count_all: Returns the `total` of the list without the filter of the slice.
+        reversed_ids: Returns the ids of the first page in descending order.
+        first_row: Returns a page of one row.
+    """
+
+    count_all: Callable[[], int | None] | None = None
+    reversed_ids: Callable[[], list[str]] | None = None
+    first_row: Callable[[], Page] | None = None
+
+
 class Verdict(Enum):
     """What a page means for the pass."""
 
@@ -142,7 +156,6 @@ class Pass:
         has_hole: Whether such a page had rows.
         is_disordered: Whether rows changed places.
         is_complete: Whether the pass reached the end of the list.
-        is_rejected: Whether Envoy rejected a page of it.
         repeats_first: Whether the second page was the first one again.
     """
 
@@ -163,7 +176,6 @@ class Pass:
     is_disordered: bool = False
     is_complete: bool = False
     repeats_first: bool = False
-    is_rejected: bool = False
 
     @property
     def is_second(self) -> bool:
@@ -223,7 +235,6 @@ class SlicePaginator:
         can_continue: Whether what came before the last page is complete, so that a slice that
             begins there can follow; set where the pass is torn or too deep.
         rejection: Envoy's last rejection of a page after the first, if there was one.
-        rejections: How many there were.
         ids: Ids of all rows so far.
     """
 
@@ -233,9 +244,7 @@ class SlicePaginator:
         *,
         max_depth: int | None = None,
         time_field: str | None = None,
-        count_all: Callable[[], int | None] | None = None,
-        reversed_ids: Callable[[], list[str]] | None = None,
-        first_row: Callable[[], Page] | None = None,
+        probes: Probes | None = None,
     ) -> None:
         """Begin the first pass.
 
@@ -243,18 +252,12 @@ class SlicePaginator:
             behavior: What is known of the endpoint; it is updated.
             max_depth: Rows that page x perPage must not exceed; None if there is no such limit.
             time_field: The property by which the rows are sorted, if they are.
-            count_all: Returns the `total` of the list without the filter of this slice; None if
-                the slice has no filter.
-            reversed_ids: Returns the ids of the first page in descending order; None if the
-                endpoint does not sort.
-            first_row: Returns a page of one row.
+            probes: Other requests for the slice that may be made.
         """
         self._behavior = behavior
         self._max_depth = max_depth
         self._time_field = time_field
-        self._count_all = count_all
-        self._reversed_ids = reversed_ids
-        self._first_row = first_row
+        self._probes = probes or Probes()
         self._confirmed: set[str] = set()
         self._confirmed_total: int | None = None
         self._has_checked_numbering = False
@@ -267,7 +270,6 @@ class SlicePaginator:
         self.pending: deque[tuple[PageRequest, Future[Page]]] = deque()
         self.is_settled = self.is_too_deep = self.is_torn = self.can_continue = False
         self.rejection: RequestRejectedError | None = None
-        self.rejections = 0
 
     @property
     def is_done(self) -> bool:
@@ -288,11 +290,6 @@ class SlicePaginator:
     def repeats_first(self) -> bool:
         """Whether the newest page is the first one again."""
         return self._pass.repeats_first
-
-    @property
-    def is_rejected_once(self) -> bool:
-        """Whether a page of this pass was rejected, for the first time."""
-        return self._pass.is_rejected and self.rejections == 1
 
     @property
     def first_id(self) -> str | None:
@@ -410,7 +407,7 @@ class SlicePaginator:
         if self._pass.pages == 1:
             return self._judge_first(request, ids)
         if page.rejection is not None:
-            return self._judge_rejection(request, page.rejection)
+            return self._judge_rejection(page.rejection)
         if ids and self._pass.is_second and ids == self._pass.first_ids[: len(ids)]:
             self._pass.repeats_first = True
             return Verdict.CHECK_NUMBERING if self._must_check_numbering else Verdict.WHOLE
@@ -431,7 +428,7 @@ class SlicePaginator:
             behavior.can_overlap = False
         return Verdict.CONTINUE
 
-    def _judge_rejection(self, request: PageRequest, rejection: RequestRejectedError) -> Verdict:
+    def _judge_rejection(self, rejection: RequestRejectedError) -> Verdict:
         """Tell the end of the list from a limit of its depth."""
         current, total = self._pass, self.total
         if self._must_check_numbering:
@@ -442,15 +439,15 @@ class SlicePaginator:
         # A total of one page's rows may count these alone.
         has_all = total is not None and len(current.first_ids) < total <= len(current.ids)
         is_first_short = current.is_second and current.size < self._behavior.page_size
+        is_first_short = is_first_short and current.ids.issuperset(self.ids)
         is_past_end = rejection.status == HTTPStatus.NOT_FOUND or is_first_short
         if (has_all and total != TOTAL_CAP) or (is_past_end and not current.is_overlapping):
             current.has_gap = True
             return Verdict.END
-        self.rejection = rejection
-        self.rejections += 1
-        current.is_rejected = True
-        if self._max_depth is None and request.end > MAX_DEPTH:
-            self._max_depth = MAX_DEPTH  # the next pass reaches exactly as far
+        is_first, self.rejection = self.rejection is None, rejection
+        if current.is_overlapping and self._max_depth is None:
+            self._overlaps = is_first  # perhaps the list has become shorter; else plain pages
+            return Verdict.TORN  # reach furthest
         return Verdict.TOO_DEEP
 
     def _judge_overlapping(
@@ -573,8 +570,7 @@ class SlicePaginator:
                 pages = overlapping_pages(size, end, self._max_depth, min_gain=min_gain)
                 current.plan = chain(first, pages)
             else:
-                per_page = size if size <= SMALLEST_LIMIT else request.per_page
-                current.plan = plain_pages(per_page, self._max_depth)
+                current.plan = plain_pages(size, self._max_depth)
             if size < request.per_page:
                 current.allowed = 2
                 return
@@ -653,7 +649,7 @@ class SlicePaginator:
         total = self.total
         if total is None or len(self._pass.ids) >= total:
             return False
-        if self._count_all is not None and self._count_all() == total:
+        if self._probes.count_all is not None and self._probes.count_all() == total:
             self._behavior.has_credible_total = False  # it does not respect the filter
             return False
         return True
@@ -665,12 +661,13 @@ class SlicePaginator:
             EnvoyError: If there are more rows in this pass and the one before.
         """
         behavior, rows, total = self._behavior, len(self._pass.ids), self.total
-        if self._first_row and rows > 1 and rows == total:
-            first = self._first_row()
+        probes = self._probes
+        if probes.first_row and rows > 1 and rows == total:
+            first = probes.first_row()
             # A total that is one then counts this page alone.
             behavior.has_credible_total = len(first.records) != 1 or first.total == total
             total = self.total
-        last = self._reversed_ids() if self._reversed_ids else self._pass.first_ids
+        last = probes.reversed_ids() if probes.reversed_ids else self._pass.first_ids
         if last != self._pass.first_ids:
             is_whole = set(last) == self._pass.ids and not self._is_short_of_total()
         elif total is not None:

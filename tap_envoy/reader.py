@@ -14,7 +14,14 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 from tap_envoy.exceptions import EnvoyError, RequestRejectedError
-from tap_envoy.pagination import TOTAL_CAP, EndpointBehavior, Page, PageRequest, SlicePaginator
+from tap_envoy.pagination import (
+    TOTAL_CAP,
+    EndpointBehavior,
+    Page,
+    PageRequest,
+    Probes,
+    SlicePaginator,
+)
 from tap_envoy.records import format_timestamp
 from tap_envoy.slices import (
     FILTER_TOLERANCE,
@@ -283,9 +290,11 @@ class StreamReader:
             self._behavior,
             max_depth=self._slicer.max_depth,
             time_field=self._slicer.time_field if self._slicer.is_sorted else None,
-            count_all=self._count_all if has_filter else None,
-            reversed_ids=partial(self._reversed_ids, part) if self._query.has_sort else None,
-            first_row=partial(self._request, part),
+            probes=Probes(
+                count_all=self._count_all if has_filter else None,
+                reversed_ids=partial(self._reversed_ids, part) if self._query.has_sort else None,
+                first_row=partial(self._request, part),
+            ),
         )
         return ActiveSlice(part, paginator, rows_before=self._emitted)
 
@@ -542,7 +551,7 @@ class StreamReader:
         has_advanced = until is not None and (start is None or parse_time(until) > start)
         if isinstance(slicer, SortedSlicer) and paginator.can_continue and has_advanced:
             self._follow(active, slicer, cast("str", until))
-        elif paginator.is_too_deep and not self._may_have_shrunk(paginator):
+        elif paginator.is_too_deep:
             self._divide(active, known_ids=frozenset(paginator.ids))
         else:
             active.earliest = active.latest = active.last_time = None
@@ -607,10 +616,6 @@ class StreamReader:
             self._behavior.has_credible_total = False  # it does not respect the filter
             return False
         return True
-
-    def _may_have_shrunk(self, paginator: SlicePaginator) -> bool:
-        """Return whether a page may be rejected because it is past the end by now."""
-        return isinstance(self._slicer, SingleSlice) and paginator.is_rejected_once
 
     def _divide(self, active: ActiveSlice, *, known_ids: frozenset[str]) -> None:
         """Halve a window that is too deep.

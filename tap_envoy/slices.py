@@ -265,9 +265,7 @@ class WindowSlicer:
 Slicer = SingleSlice | SortedSlicer | WindowSlicer
 
 
-def _times(
-    record: Record, time_field: str, end_field: str | None = None
-) -> tuple[str, str] | None:
+def _times(record: Record, time_field: str, end_field: str | None = None) -> tuple[str, str] | None:
     time = record.get(time_field)
     if time is None:
         return None

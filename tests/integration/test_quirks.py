@@ -14,7 +14,6 @@ from tests.sandbox import RESOURCES, ChangeSchedule, Envoy, Quirks, list_path, r
 from tests.sandbox.server import Stage
 
 NOT_PAGED = "ignores or rejects `page`"
-FIRST_AGAIN = "returns the first page again"
 OUT_OF_REACH = "refused to return more than"
 SORTED = ("locations", "entries", "invites")
 FILTERED = (*SORTED, "work_schedules")
@@ -26,7 +25,8 @@ TABLE: list[tuple[dict[str, Any], tuple[str, ...], str | None]] = [
     ({"rejected": {"order"}, "rejected_status": 422}, (*SORTED, "employees", "flows"), None),
     ({"rejected": {"perPage"}}, ALL, None),
     ({"rejected": {"createdAtAfter"}}, ("invites", "work_schedules"), None),
-    ({"rejected": {"page"}}, ("employees", "invites"), NOT_PAGED),
+    ({"rejected": {"page"}}, UNFILTERED, NOT_PAGED),
+    ({"rejected": {"page"}}, FILTERED, None),
     ({"rejected": {"type"}}, ("spaces",), "does not accept `type`"),
     ({"rejected": {"startTime"}}, ("reservations",), "does not accept `startTime`"),
     ({"max_per_page_accepted": 50}, ALL, None),
@@ -34,7 +34,8 @@ TABLE: list[tuple[dict[str, Any], tuple[str, ...], str | None]] = [
     ({"ignored": {"sort"}}, (*SORTED, "employees", "flows"), None),
     ({"ignored": {"order"}}, (*SORTED, "employees", "flows"), None),
     ({"ignored": {"perPage"}}, ALL, None),
-    ({"ignored": {"page"}}, UNFILTERED, FIRST_AGAIN),
+    ({"ignored": {"page"}}, UNFILTERED, NOT_PAGED),
+    ({"ignored": {"page"}}, FILTERED, None),
     ({"ignored": {"signedInAtAfter"}}, ("entries",), None),
     ({"ignored": {"createdAtAfter"}}, ("invites", "work_schedules"), None),
     ({"ignored": {"startTime", "endTime"}}, ("reservations",), None),

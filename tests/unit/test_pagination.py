@@ -15,6 +15,7 @@ from tap_envoy.pagination import (
     EndpointBehavior,
     Page,
     PageRequest,
+    Probes,
     SlicePaginator,
     overlapping_pages,
     plain_pages,
@@ -263,14 +264,14 @@ def test_total_that_is_too_small_is_ignored(total: int) -> None:
 
 
 def test_total_without_effect_of_the_filter_is_ignored() -> None:
-    endpoint = Endpoint(250, total=900, count_all=lambda: 900)
+    endpoint = Endpoint(250, total=900, probes=Probes(count_all=lambda: 900))
     assert endpoint.read() == endpoint.rows
     assert endpoint.passes == 1
     assert not endpoint.behavior.has_credible_total
 
 
 def test_total_that_the_filter_affects_is_believed() -> None:
-    endpoint = Endpoint(250, total=300, count_all=lambda: 900)
+    endpoint = Endpoint(250, total=300, probes=Probes(count_all=lambda: 900))
     with pytest.raises(EnvoyError, match="reports 300 rows"):
         endpoint.read()
 
@@ -346,7 +347,7 @@ def test_one_response_of_a_round_number_of_rows_needs_evidence(count: int) -> No
         Endpoint(count, serve).read()
     assert len(Endpoint(count, serve, total=count).read()) == count
     endpoint = Endpoint(count, serve)
-    endpoint = Endpoint(count, serve, reversed_ids=lambda: endpoint.rows[::-1])
+    endpoint = Endpoint(count, serve, probes=Probes(reversed_ids=lambda: endpoint.rows[::-1]))
     assert len(endpoint.read()) == count
 
 
@@ -358,7 +359,7 @@ def test_one_page_of_more_rows_is_not_the_whole_list() -> None:
         return [f"r-{number}" for number in range(200, 140, -1)]
 
     with pytest.raises(EnvoyError, match="returned 60 rows"):
-        Endpoint(200, first_page, reversed_ids=newest).read()
+        Endpoint(200, first_page, probes=Probes(reversed_ids=newest)).read()
     with pytest.raises(EnvoyError, match="returned 60 rows"):
         Endpoint(200, first_page, total=200).read()
 
@@ -369,7 +370,7 @@ def test_groups_that_fill_the_page_are_not_the_whole_list() -> None:
         200,
         lambda _, rows: rows[:60],
         total=200,
-        reversed_ids=lambda: [f"r-{number}" for number in range(59, -1, -1)],
+        probes=Probes(reversed_ids=lambda: [f"r-{number}" for number in range(59, -1, -1)]),
     )
     with pytest.raises(EnvoyError, match="returned 60 rows"):
         endpoint.read()

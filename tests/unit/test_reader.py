@@ -228,6 +228,18 @@ def test_list_as_long_as_the_depth_limit_is_read(stream: str, total: Any) -> Non
     assert_complete(simulate(stream, rows, quirks, in_flight=8))
 
 
+@pytest.mark.parametrize("count", [1990, 2000])
+def test_list_as_long_as_the_last_page_allowed_is_read(count: int) -> None:
+    """Overlapping pages have higher numbers than plain ones, so that a cap of pages meets them."""
+    assert_complete(simulate("flows", rows_of("flows", count), Quirks(max_pages=20), in_flight=8))
+
+
+def test_cap_of_a_clamped_list_is_not_its_end() -> None:
+    outcome = simulate("spaces", rows_of("spaces", 101), Quirks(clamp=40, max_rows=100))
+    assert outcome.error is not None
+    assert "refused to return more than 80 rows" in outcome.error
+
+
 @pytest.mark.parametrize("stream", ["entries", "invites", "locations", "work_schedules"])
 @pytest.mark.parametrize("cap", [{"max_rows": 300}, {"max_pages": 4}, {"max_pages": 7}], ids=str)
 def test_caps_are_met_by_slices(stream: str, cap: dict[str, Any]) -> None:
@@ -370,8 +382,8 @@ def test_reservations_by_default_are_not_taken_for_all(window: Any, rejected: st
     for row in rows:
         begin = datetime.fromisoformat(row["startTime"])
         row["endTime"] = format_time(begin + timedelta(days=20))
-    start = now - timedelta(days=70)
-    outcome = simulate("reservations", rows, Quirks(window=window, rejected={rejected}), start=start)
+    quirks = Quirks(window=window, rejected={rejected})
+    outcome = simulate("reservations", rows, quirks, start=now - timedelta(days=70))
     assert_nothing_lost(outcome)
 
 
