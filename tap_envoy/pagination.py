@@ -570,7 +570,7 @@ class SlicePaginator:
                 pages = overlapping_pages(size, end, self._max_depth, min_gain=min_gain)
                 current.plan = chain(first, pages)
             else:
-                current.plan = plain_pages(size, self._max_depth)
+                current.plan = plain_pages(min(size, request.per_page), self._max_depth)
             if size < request.per_page:
                 current.allowed = 2
                 return

@@ -7,7 +7,7 @@ or ignored; both are noticed here, and the stream is then read with less.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
@@ -36,7 +36,7 @@ from tap_envoy.slices import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from tap_envoy.prefetch import PrefetchPool
     from tap_envoy.records import Record
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 ROWS_BEFORE_PROOF = 500
 """Rows of a sorted stream before the order is proven, so that its bookmark can move."""
+
+MIN_ALTERNATIONS = 3
+"""Returns to an earlier group that show that rows are not grouped: one may be a new row."""
 
 FIRST_ROW = PageRequest(1, 1)
 
@@ -179,6 +182,32 @@ class ActiveSlice:
     rows_before: int = 0
 
 
+@dataclass(slots=True)
+class Alternation:
+    """Counts how often the rows of a list return to a group, such as a location.
+
+    A list that goes group by group never does. Without this, such a list looks sorted by time as
+    long as its later groups begin later.
+    """
+
+    count: int = 0
+    _groups: set[Any] = field(default_factory=set)
+    _last: Any = None
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether the list does not go group by group."""
+        return self.count >= MIN_ALTERNATIONS
+
+    def note(self, groups: Iterable[Any]) -> None:
+        """Take in the groups of new rows, in their order."""
+        for group in groups:
+            if group != self._last and group in self._groups:
+                self.count += 1
+            self._groups.add(group)
+            self._last = group
+
+
 class StreamReader:
     """Reads all rows of a stream, and says up to which time none is missing."""
 
@@ -229,7 +258,9 @@ class StreamReader:
         self._latest: str | None = None
         self._exceeds_default = False
         self._emitted = 0
-        self._can_bookmark = self._can_follow = False
+        self._alternation = Alternation()
+        self._has_proven_order = False
+        self._proven_until: str | None = None
         self._proof_after = ROWS_BEFORE_PROOF
 
     def read(self, pool: PrefetchPool[Page]) -> Iterator[Batch]:
@@ -423,6 +454,7 @@ class StreamReader:
             self._renumber(active)
         self._exceeds_default = self._exceeds_default or self._exceed_default(page.records)
         self._note_lengths(active.part, page.records)
+        self._note_groups(new)
         records = [] if paginator.repeats_first else page.records
         is_sorted = self._note_times(active, records, is_first=request.number <= 1)
         if is_first and self._is_too_deep(active):
@@ -481,6 +513,11 @@ class StreamReader:
                 return
             self._longest = max(self._longest, parse_time(last) - parse_time(first))
 
+    def _note_groups(self, new: list[Record]) -> None:
+        slicer = self._slicer
+        if isinstance(slicer, SortedSlicer) and not self._alternation.is_shown:
+            self._alternation.note(record.get(slicer.group_field) for record in new)
+
     def _note_times(self, active: ActiveSlice, records: list[Record], *, is_first: bool) -> bool:
         """Take in the times of a page; return whether they are in ascending order."""
         field = self._slicer.time_field
@@ -520,10 +557,16 @@ class StreamReader:
         paginator = active.paginator
         if not self._slicer.is_sorted or paginator.is_torn or not self._wants_bookmark:
             return None
-        if not self._can_bookmark and self._emitted >= self._proof_after and not paginator.is_done:
-            self._can_bookmark = bool(self._do_counts_prove_order(active))
+        if self._emitted >= self._proof_after and not paginator.is_done:
             self._proof_after = 2 * self._emitted
-        return active.latest if self._can_bookmark else None
+            if not self._is_order_certain:
+                self._prove_order(active)
+        return active.latest if self._is_order_certain else self._proven_until
+
+    @property
+    def _is_order_certain(self) -> bool:
+        """Whether the rest of the list is sorted too, and not only what came."""
+        return self._has_proven_order and self._alternation.is_shown
 
     # What follows a slice
 
@@ -559,7 +602,7 @@ class StreamReader:
 
     def _follow(self, active: ActiveSlice, slicer: SortedSlicer, until: str) -> None:
         """Read on from a time, once it is proven that no earlier row is still to come."""
-        if not self._can_follow_by_time(active):
+        if not self._prove_order(active):
             self._warn(f"Envoy does not sort by `{slicer.time_field}`; reading the whole list.")
             self._restart(self._single_slice())
             return
@@ -567,20 +610,26 @@ class StreamReader:
         self._latest = max(filter(None, (self._latest, until)), default=None)
         self._active[0] = self._activate(slicer.following(parse_time(until)))
 
-    def _can_follow_by_time(self, active: ActiveSlice) -> bool:
-        """Return whether the order holds: the counts agree, or the newest row is not known yet."""
+    def _prove_order(self, active: ActiveSlice) -> bool:
+        """Return whether no row older than the last one is still to come.
+
+        The counts of rows show it, or else the newest row, if it is not known yet.
+        """
         counts = self._do_counts_prove_order(active)
-        # The newest row alone does not: groups may come in the same order in both directions.
-        self._can_bookmark |= bool(counts)
-        if counts is not None or self._can_follow:
-            return counts is not False
+        if counts:
+            self._proven_until = active.latest
+        if counts is not None or self._has_proven_order:
+            self._has_proven_order = counts is not False
+            return self._has_proven_order
         newest = self._request(active.part, order="DESC").records
         time = self._slicer.times(newest[0]) if newest else None
         if time is None or time[0] < (active.latest or ""):
             return False
         paginator, key = active.paginator, newest[0]["id"]
-        self._can_follow = key not in paginator.ids or key == paginator.last_id
-        return self._can_follow
+        # It is the last row where groups come in the same order in both directions, too.
+        is_last = key == paginator.last_id and self._alternation.is_shown
+        self._has_proven_order = is_last or key not in paginator.ids
+        return self._has_proven_order
 
     def _do_counts_prove_order(self, active: ActiveSlice) -> bool | None:
         """Compare how many rows are older than the last one with how many came.

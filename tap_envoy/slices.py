@@ -141,10 +141,12 @@ class SortedSlicer:
     Attributes:
         time_field: The property it is sorted by.
         start_param: The filter by earliest time.
+        group_field: The property by which Envoy may group the rows before it sorts them.
     """
 
     time_field: str
     start_param: str
+    group_field: str = "locationId"
     max_depth: ClassVar[int | None] = MAX_DEPTH
     is_sorted: ClassVar[bool] = True
 

@@ -207,7 +207,7 @@ def create_reader(
 
 
 class LongList:
-    """Entries, one a second, made when they are requested; too many to hold."""
+    """Entries of three locations, one a second, made when they are requested; too many to hold."""
 
     def __init__(self, count: int, **quirks: Any) -> None:
         self.requests = 0
@@ -228,7 +228,10 @@ class LongList:
         if query.get("order") == "DESC":
             numbers = numbers[::-1]
         has_total = self._quirks.meta == "honest"
-        rows = [{"id": f"v-{n}", "signedInAt": self.time_of(n)} for n in numbers[part]]
+        rows = [
+            {"id": f"v-{n}", "signedInAt": self.time_of(n), "locationId": f"100{n % 3}"}
+            for n in numbers[part]
+        ]
         return Page(rows, len(numbers) if has_total else None)
 
     @staticmethod

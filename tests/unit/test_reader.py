@@ -285,6 +285,28 @@ def test_bookmark_does_not_move_where_only_the_newest_row_speaks_for_the_order(
     assert_nothing_lost(outcome)
 
 
+@pytest.mark.parametrize("meta", ["honest", "missing"])
+def test_interrupted_run_of_a_list_whose_later_groups_begin_later_misses_nothing(meta: Any) -> None:
+    """Where the order is proven first, the list is sorted so far."""
+    first, second = ([{**r, "locationId": x} for r in rows_of("entries", 1500)] for x in "12")
+    rows = first + [{**row, "id": f"b{row['id']}"} for row in second[900:]]
+    for count in range(1, 30):
+        quirks = Quirks(order="grouped", meta=meta)
+        assert not simulate("entries", rows, quirks, stop_after=count).passed_by_bookmark
+
+
+@pytest.mark.parametrize(("sites", "meta"), [(3, "honest"), (3, "missing"), (1, "honest")])
+def test_bookmark_moves_while_a_list_is_read(sites: int, meta: Any) -> None:
+    rows = [
+        {**row, "locationId": f"100{number % sites}"}
+        for number, row in enumerate(rows_of("entries", 3000))
+    ]
+    outcome = simulate("entries", rows, Quirks(meta=meta))
+    marks = [bookmark for count, bookmark in outcome.bookmarks if 700 < count < 3000]
+    assert all(marks)
+    assert len(set(marks)) >= (20 if sites > 1 else 2)
+
+
 @pytest.mark.parametrize("stream", ["entries", "invites"])
 def test_interrupted_run_of_a_sorted_list_has_a_recent_bookmark(stream: str) -> None:
     rows = rows_of(stream, 1600)
