@@ -438,12 +438,12 @@ class SlicePaginator:
             return Verdict.TORN
         # A total of one page's rows may count these alone.
         has_all = total is not None and len(current.first_ids) < total <= len(current.ids)
-        is_first_short = current.is_second and current.size < self._behavior.page_size
-        is_first_short = is_first_short and current.ids.issuperset(self.ids)
-        is_past_end = rejection.status == HTTPStatus.NOT_FOUND or is_first_short
-        if (has_all and total != TOTAL_CAP) or (is_past_end and not current.is_overlapping):
+        is_past_end = rejection.status == HTTPStatus.NOT_FOUND and not current.is_overlapping
+        if (has_all and total != TOTAL_CAP) or is_past_end:
             current.has_gap = True
             return Verdict.END
+        if current.is_second and current.size != self._behavior.page_size:
+            return Verdict.WHOLE
         is_first, self.rejection = self.rejection is None, rejection
         if current.is_overlapping and self._max_depth is None:
             self._overlaps = is_first  # perhaps the list has become shorter; else plain pages
