@@ -7,21 +7,15 @@ or ignored; both are noticed here, and the stream is then read with less.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 
 from tap_envoy.exceptions import EnvoyError, RequestRejectedError
-from tap_envoy.pagination import (
-    TOTAL_CAP,
-    EndpointBehavior,
-    Page,
-    PageRequest,
-    Probes,
-    SlicePaginator,
-)
+from tap_envoy.pagination import EndpointBehavior, Page, PageRequest, Probes, SlicePaginator
+from tap_envoy.query import Query, QueryRelaxation
 from tap_envoy.records import format_timestamp
 from tap_envoy.slices import (
     FILTER_TOLERANCE,
@@ -34,90 +28,19 @@ from tap_envoy.slices import (
     parse_time,
     too_many,
 )
+from tap_envoy.sort_order import SortOrder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from tap_envoy.prefetch import PrefetchPool
     from tap_envoy.records import Record
     from tap_envoy.slices import Slicer, TimeRange
 
-ROWS_BEFORE_PROOF = 500
-"""Rows of a sorted stream before the order is proven, so that its bookmark can move."""
-
-MIN_ALTERNATIONS = 3
-"""Returns to an earlier group that show that rows are not grouped: one may be a new row."""
-
 FIRST_ROW = PageRequest(1, 1)
 
 DEFAULT_WINDOW = timedelta(days=14)
 """Reservations that Envoy returns without a filter: so far back, and so far ahead (documented)."""
-
-SMALLER_PAGES = (50, 25, 10)
-"""Rows to ask for where Envoy rejects `perPage`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """What a request says beside the page; the fewer, the surer that Envoy accepts it.
-
-    Attributes:
-        has_sort: Whether it asks for an order.
-        has_filter: Whether it asks for a slice.
-        per_page: Rows to ask for; None leaves it to Envoy.
-        has_page: Whether it names a page.
-    """
-
-    has_sort: bool
-    has_filter: bool
-    per_page: int | None
-    has_page: bool = True
-
-    def params(
-        self, sort: Mapping[str, str], filters: Mapping[str, str], number: int, per_page: int
-    ) -> dict[str, Any]:
-        """Return the query parameters of a request."""
-        params: dict[str, Any] = {}
-        if self.has_sort:
-            params |= sort
-        if self.has_filter:
-            params |= filters
-        if self.has_page:
-            params["page"] = number
-        if self.per_page is not None:
-            params["perPage"] = per_page
-        return params
-
-    def simpler(self) -> Iterator[Query]:
-        """Yield queries that ask for less, least loss first; the last is the guide's bare call."""
-        size = self.per_page or 0
-        pages = [
-            self,
-            *(replace(self, per_page=rows) for rows in SMALLER_PAGES if rows < size),
-            replace(self, per_page=None),
-            replace(self, has_page=False),
-            replace(self, has_page=False, per_page=None),
-        ]
-        seen = {self}
-        for has_filter in (True, False):
-            for query in pages:
-                for has_sort in (True, False):
-                    less = replace(
-                        query,
-                        has_sort=self.has_sort and has_sort,
-                        has_filter=self.has_filter and has_filter,
-                    )
-                    if less not in seen:
-                        seen.add(less)
-                        yield less
-
-    def dropped(self, other: Query, filters: tuple[str, ...]) -> list[str]:
-        """Return the names of the parameters that `other` has in addition."""
-        names = ["sort", "order"] if other.has_sort and not self.has_sort else []
-        names += filters if other.has_filter and not self.has_filter else []
-        names += ["page"] if other.has_page and not self.has_page else []
-        names += ["perPage"] if other.per_page != self.per_page else []
-        return names
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,31 +104,29 @@ class ActiveSlice:
     last_time: str | None = None
     rows_before: int = 0
 
+    def note_times(self, times: list[str], *, is_first: bool) -> bool:
+        """Take in the times of a page; return whether they are in ascending order."""
+        self.latest_before = self.latest
+        if is_first:
+            self.last_time = None
+        if not times:
+            return True
+        is_sorted = times == sorted(times)
+        if not self.paginator.is_overlapping and self.last_time:
+            is_sorted = is_sorted and times[0] >= self.last_time
+        self.last_time = times[-1]
+        self.earliest = min(self.earliest or times[0], *times)
+        self.latest = max(self.latest or times[0], *times)
+        return is_sorted
 
-@dataclass(slots=True)
-class Alternation:
-    """Counts how often the rows of a list return to a group, such as a location.
+    def restart(self) -> None:
+        """Begin another pass over the slice.
 
-    A list that goes group by group never does. Without this, such a list looks sorted by time as
-    long as its later groups begin later.
-    """
-
-    count: int = 0
-    _groups: set[Any] = field(default_factory=set)
-    _last: Any = None
-
-    @property
-    def is_shown(self) -> bool:
-        """Whether the list does not go group by group."""
-        return self.count >= MIN_ALTERNATIONS
-
-    def note(self, groups: Iterable[Any]) -> None:
-        """Take in the groups of new rows, in their order."""
-        for group in groups:
-            if group != self._last and group in self._groups:
-                self.count += 1
-            self._groups.add(group)
-            self._last = group
+        Raises:
+            EnvoyError: If there were too many.
+        """
+        self.earliest = self.latest = self.last_time = None
+        self.paginator.restart()
 
 
 class StreamReader:
@@ -240,9 +161,8 @@ class StreamReader:
         self._poll = poll
         self._warn = warn
         size = endpoint.page_size
-        self._query = Query(bool(endpoint.sort), has_filter=True, per_page=size)
-        self._simpler: Iterator[Query] = iter(())
-        self._rejected: RequestRejectedError | None = None
+        full = Query(bool(endpoint.sort), has_filter=True, per_page=size)
+        self._relaxation = QueryRelaxation(full, endpoint.filter_names, warn)
         self._behavior = EndpointBehavior(size)
         self._ids_before: set[str] = set()
         self._resets_bookmark = False
@@ -258,10 +178,9 @@ class StreamReader:
         self._latest: str | None = None
         self._exceeds_default = False
         self._emitted = 0
-        self._alternation = Alternation()
-        self._has_proven_order = False
-        self._proven_until: str | None = None
-        self._proof_after = ROWS_BEFORE_PROOF
+        self._order = None
+        if isinstance(slicer, SortedSlicer):
+            self._order = SortOrder(slicer, self._count, self._newest)
 
     def read(self, pool: PrefetchPool[Page]) -> Iterator[Batch]:
         """Yield the rows as they come, in order.
@@ -293,6 +212,10 @@ class StreamReader:
 
     # Requests
 
+    @property
+    def _query(self) -> Query:
+        return self._relaxation.query
+
     def _schedule(self) -> bool:
         """Request as many pages as may be under way; return whether any slice is left."""
         free = self._pool.max_in_flight - sum(len(a.paginator.pending) for a in self._active)
@@ -322,7 +245,7 @@ class StreamReader:
             max_depth=self._slicer.max_depth,
             time_field=self._slicer.time_field if self._slicer.is_sorted else None,
             probes=Probes(
-                count_all=self._count_all if has_filter else None,
+                count_all=partial(self._count, StreamSlice()) if has_filter else None,
                 reversed_ids=partial(self._reversed_ids, part) if self._query.has_sort else None,
                 first_row=partial(self._request, part),
             ),
@@ -344,9 +267,13 @@ class StreamReader:
         except RequestRejectedError:
             return Page([])
 
-    def _count_all(self) -> int | None:
-        """Return the `total` without a filter."""
-        return self._request(StreamSlice()).total
+    def _count(self, part: StreamSlice) -> int | None:
+        """Return the `total` of a slice."""
+        return self._request(part).total
+
+    def _newest(self, part: StreamSlice) -> Record | None:
+        """Return the first row in descending order."""
+        return next(iter(self._request(part, order="DESC").records), None)
 
     def _reversed_ids(self, part: StreamSlice) -> list[str]:
         """Return the ids that the first page has in descending order."""
@@ -359,7 +286,7 @@ class StreamReader:
         Raises:
             RequestRejectedError: If there is nothing less to ask for.
         """
-        is_new = self._rejected is None or error.status == HTTPStatus.NOT_FOUND
+        is_new = not self._relaxation.is_under_way or error.status == HTTPStatus.NOT_FOUND
         if is_new and self._accepts_page_zero(active.part):
             self._behavior.first_page = 0
             self._restart(self._slicer)
@@ -371,12 +298,8 @@ class StreamReader:
             self._warn(f"Envoy rejected {wanted} (HTTP {error.status}){error.detail}; skipping it.")
             self._active.remove(active)
             return
-        if self._rejected is None:
-            self._rejected, self._simpler = error, self._simpler_queries(error.detail)
-        query = next(self._simpler, None)
-        if query is None:
-            raise self._rejected
-        self._query = query
+        self._relaxation.relax(error)
+        query = self._query
         self._behavior = EndpointBehavior(query.per_page or self._endpoint.page_size)
         self._behavior.is_paged = query.has_page
         slicer = self._endpoint.slicer
@@ -394,28 +317,6 @@ class StreamReader:
         except RequestRejectedError:
             return False
         return True
-
-    def _simpler_queries(self, reason: str) -> Iterator[Query]:
-        """Return queries that ask for less; first those without what Envoy's reason names."""
-        names = self._endpoint.filter_names
-
-        def is_unnamed(query: Query) -> bool:
-            return not any(name in reason for name in query.dropped(self._query, names))
-
-        return iter(sorted(self._query.simpler(), key=is_unnamed))
-
-    def _report_simplification(self) -> None:
-        """Say once what Envoy rejected, and how the stream is read instead."""
-        error, self._rejected = self._rejected, None
-        if error is None:
-            return
-        full = Query(bool(self._endpoint.sort), has_filter=True, per_page=self._endpoint.page_size)
-        dropped = self._query.dropped(full, self._endpoint.filter_names)
-        names = " and ".join(f"`{name}`" for name in dropped)
-        self._warn(
-            f"Envoy rejected {names or 'the request'} (HTTP {error.status}){error.detail}; "
-            "reading the list without."
-        )
 
     def _single_slice(self, *, is_filtered: bool = True) -> SingleSlice:
         """Return the slicer that reads the whole list, from its start where that is possible."""
@@ -442,7 +343,7 @@ class StreamReader:
 
     def _take(self, active: ActiveSlice, request: PageRequest, page: Page) -> Iterator[Batch]:
         """Take in a response; yield what it brought."""
-        self._report_simplification()
+        self._relaxation.accept()
         paginator = active.paginator
         if request.number == 1 and (problem := self._find_misplaced(active, page)):
             self._handle_misplaced(active, problem)
@@ -454,9 +355,10 @@ class StreamReader:
             self._renumber(active)
         self._exceeds_default = self._exceeds_default or self._exceed_default(page.records)
         self._note_lengths(active.part, page.records)
-        self._note_groups(new)
-        records = [] if paginator.repeats_first else page.records
-        is_sorted = self._note_times(active, records, is_first=request.number <= 1)
+        if self._order:
+            self._order.note(new)
+        times = [] if paginator.repeats_first else self._times(page.records)
+        is_sorted = active.note_times(times, is_first=request.number <= 1)
         if is_first and self._is_too_deep(active):
             self._divide(active, known_ids=frozenset())
             return
@@ -513,27 +415,10 @@ class StreamReader:
                 return
             self._longest = max(self._longest, parse_time(last) - parse_time(first))
 
-    def _note_groups(self, new: list[Record]) -> None:
-        slicer = self._slicer
-        if isinstance(slicer, SortedSlicer) and not self._alternation.is_shown:
-            self._alternation.note(record.get(slicer.group_field) for record in new)
-
-    def _note_times(self, active: ActiveSlice, records: list[Record], *, is_first: bool) -> bool:
-        """Take in the times of a page; return whether they are in ascending order."""
+    def _times(self, records: list[Record]) -> list[str]:
+        """Return when each row begins, if that is known."""
         field = self._slicer.time_field
-        times = [time for record in records if (time := record.get(field))] if field else []
-        active.latest_before = active.latest
-        if is_first:
-            active.last_time = None
-        if not times:
-            return True
-        is_sorted = times == sorted(times)
-        if not active.paginator.is_overlapping and active.last_time:
-            is_sorted = is_sorted and times[0] >= active.last_time
-        active.last_time = times[-1]
-        active.earliest = min(active.earliest or times[0], *times)
-        active.latest = max(active.latest or times[0], *times)
-        return is_sorted
+        return [time for record in records if (time := record.get(field))] if field else []
 
     def _batch(self, active: ActiveSlice, new: list[Record], *, is_sorted: bool) -> Batch:
         """Return what a page brought."""
@@ -555,18 +440,9 @@ class StreamReader:
     def _sorted_bookmark(self, active: ActiveSlice) -> str | None:
         """Return the time up to which no row is missing, if the order is proven."""
         paginator = active.paginator
-        if not self._slicer.is_sorted or paginator.is_torn or not self._wants_bookmark:
+        if self._order is None or paginator.is_torn or not self._wants_bookmark:
             return None
-        if self._emitted >= self._proof_after and not paginator.is_done:
-            self._proof_after = 2 * self._emitted
-            if not self._is_order_certain:
-                self._prove_order(active)
-        return active.latest if self._is_order_certain else self._proven_until
-
-    @property
-    def _is_order_certain(self) -> bool:
-        """Whether the rest of the list is sorted too, and not only what came."""
-        return self._has_proven_order and self._alternation.is_shown
+        return self._order.bookmark(active.part, paginator, active.latest, self._emitted)
 
     # What follows a slice
 
@@ -597,12 +473,12 @@ class StreamReader:
         elif paginator.is_too_deep:
             self._divide(active, known_ids=frozenset(paginator.ids))
         else:
-            active.earliest = active.latest = active.last_time = None
-            paginator.restart()
+            active.restart()
 
     def _follow(self, active: ActiveSlice, slicer: SortedSlicer, until: str) -> None:
         """Read on from a time, once it is proven that no earlier row is still to come."""
-        if not self._prove_order(active):
+        order = cast("SortOrder", self._order)
+        if not order.prove(active.part, active.paginator, active.latest):
             self._warn(f"Envoy does not sort by `{slicer.time_field}`; reading the whole list.")
             self._restart(self._single_slice())
             return
@@ -610,51 +486,11 @@ class StreamReader:
         self._latest = max(filter(None, (self._latest, until)), default=None)
         self._active[0] = self._activate(slicer.following(parse_time(until)))
 
-    def _prove_order(self, active: ActiveSlice) -> bool:
-        """Return whether no row older than the last one is still to come.
-
-        The counts of rows show it, or else the newest row, if it is not known yet.
-        """
-        counts = self._do_counts_prove_order(active)
-        if counts:
-            self._proven_until = active.latest
-        if counts is not None or self._has_proven_order:
-            self._has_proven_order = counts is not False
-            return self._has_proven_order
-        newest = self._request(active.part, order="DESC").records
-        time = self._slicer.times(newest[0]) if newest else None
-        if time is None or time[0] < (active.latest or ""):
-            return False
-        paginator, key = active.paginator, newest[0]["id"]
-        # It is the last row where groups come in the same order in both directions, too.
-        is_last = key == paginator.last_id and self._alternation.is_shown
-        self._has_proven_order = is_last or key not in paginator.ids
-        return self._has_proven_order
-
-    def _do_counts_prove_order(self, active: ActiveSlice) -> bool | None:
-        """Compare how many rows are older than the last one with how many came.
-
-        A list that goes site by site, each in order, looks sorted for thousands of rows; but then
-        more rows are older than the last one than those that came.
-
-        Returns:
-            None if `total` does not tell.
-        """
-        if not isinstance(self._slicer, SortedSlicer) or active.latest is None:
-            return None
-        following = self._slicer.following(parse_time(active.latest))
-        all_rows, newer = active.paginator.total, self._request(following).total
-        if all_rows is None or newer is None or TOTAL_CAP in {all_rows, newer}:
-            return None
-        older, read = all_rows - newer, len(active.paginator.ids)
-        # If far fewer are older, the total is not affected by the filter, and rows were deleted.
-        return None if 2 * older < read else older <= read
-
     def _is_at_last_row(self, active: ActiveSlice) -> bool:
         """Return whether the last row that Envoy returns is the last one of the list."""
-        last = self._request(active.part, order="DESC").records if self._query.has_sort else []
+        last = self._newest(active.part) if self._query.has_sort else None
         paginator = active.paginator
-        return bool(last) and last[0]["id"] == paginator.last_id != paginator.first_id
+        return last is not None and last["id"] == paginator.last_id != paginator.first_id
 
     def _is_too_deep(self, active: ActiveSlice) -> bool:
         """Return whether a window is better halved before any of it is emitted."""
