@@ -157,6 +157,7 @@ class Pass:
         is_disordered: Whether rows changed places.
         is_complete: Whether the pass reached the end of the list.
         repeats_first: Whether the second page was the first one again.
+        is_single_response: Whether one response is all that can be read.
     """
 
     plan: Iterator[PageRequest]
@@ -176,6 +177,7 @@ class Pass:
     is_disordered: bool = False
     is_complete: bool = False
     repeats_first: bool = False
+    is_single_response: bool = False
 
     @property
     def is_second(self) -> bool:
@@ -371,7 +373,7 @@ class SlicePaginator:
     def _end_single_response(self) -> None:
         """End the slice with one response: the list, or as much as can be read of it at once."""
         current = self._pass
-        current.is_complete = True
+        current.is_complete = current.is_single_response = True
         self.is_settled = self._is_whole()
         self.is_too_deep = not self.is_settled and self._max_depth is not None
         self.is_torn = not self.is_settled and not self.is_too_deep
@@ -655,11 +657,7 @@ class SlicePaginator:
         return True
 
     def _is_whole(self) -> bool:
-        """Tell a whole list in one response from its first rows.
-
-        Raises:
-            EnvoyError: If there are more rows in this pass and the one before.
-        """
+        """Tell a whole list in one response from its first rows."""
         behavior, rows, total = self._behavior, len(self._pass.ids), self.total
         probes = self._probes
         if probes.first_row and rows > 1 and rows == total:
@@ -669,25 +667,22 @@ class SlicePaginator:
             total = self.total
         last = probes.reversed_ids() if probes.reversed_ids else self._pass.first_ids
         if last != self._pass.first_ids:
-            is_whole = set(last) == self._pass.ids and not self._is_short_of_total()
-        elif total is not None:
-            is_whole = rows >= total
-        elif rows < behavior.largest_page:
-            is_whole = True
-        else:
-            # The limits of servers are round numbers.
-            is_whole = not rows or (rows % 5 > 0 and rows != behavior.page_size)
-        if not is_whole and self._agrees():
-            raise EnvoyError(
-                f"Envoy ignores or rejects `page` and returned {rows} rows, which may be the first "
-                "of more; report this to the maintainers of the tap."
-            )
-        return is_whole
+            return set(last) == self._pass.ids and not self._is_short_of_total()
+        if total is not None:
+            return rows >= total
+        if not rows or rows < behavior.largest_page:
+            return True
+        return rows % 5 > 0 and rows != behavior.page_size  # limits of servers are round numbers
 
     def _reason(self, last: Pass) -> str:
         """Return why the slice could not be settled."""
         if self.rejection is not None:
             return f"Envoy rejected a page before the end of the list: {self.rejection}"
+        if last.is_single_response:
+            return (
+                f"Envoy ignores or rejects `page` and returned {len(last.ids)} rows, which may be "
+                "the first of more; report this to the maintainers of the tap."
+            )
         if last.is_disordered:
             return (
                 "Envoy returns the rows in a different order each time, so that it is not certain "

@@ -435,6 +435,13 @@ def test_list_in_one_response_is_read(stream: str, count: int) -> None:
     assert_complete(simulate(stream, rows_of(stream, count), Quirks(single_response=True)))
 
 
+@pytest.mark.parametrize("stream", RESOURCES)
+@pytest.mark.parametrize("meta", ["honest", "missing"])
+def test_empty_list_without_page_parameter_is_empty(stream: str, meta: Any) -> None:
+    start = datetime.now(UTC) - timedelta(days=70) if stream == "reservations" else None
+    assert_complete(simulate(stream, [], Quirks(rejected={"page"}, meta=meta), start=start))
+
+
 # Costs
 
 
