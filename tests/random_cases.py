@@ -5,6 +5,7 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Any
 
 from tests.sandbox import RESOURCES, Change, Quirks, data
@@ -141,12 +142,17 @@ def rows_of(stream: str, count: int, minutes: float = 60) -> list[Row]:
 
 def numbered(stream: str, count: int) -> list[Row]:
     """Return `count` rows like the first of the sandbox, with seven different names."""
-    (row, *_) = data.all_rows()[stream]
+    row = first_row(stream)
     return [
         {**row, "id": f"{stream[0]}-{number}", "name": f"Name {number % 7}"}
         | data.created_fields(data.START, hours=number)
         for number in range(count)
     ]
+
+
+@cache
+def first_row(stream: str) -> Row:
+    return data.all_rows()[stream][0]
 
 
 def reservations(count: int, minutes: float) -> list[Row]:
