@@ -1,14 +1,10 @@
 import json
 import logging
-import multiprocessing
 import os
-import random
 import stat
 import threading
 import time
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
-from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tap_envoy.auth import EnvoyAuthenticator
 from tap_envoy.exceptions import RunAbortedError
-from tap_envoy.http import EnvoySession, RateLimiter, RetryPolicy
 from tap_envoy.token_cache import (
     LOCK_TIMEOUT,
     SPARE_BYTES,
@@ -26,17 +20,12 @@ from tap_envoy.token_cache import (
     NullTokenCache,
     TokenCache,
 )
-from tests.unit.local_server import serve
-from tests.unit.token_server import TokenServer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 LOGGER = logging.getLogger("test")
 TOKENS = CachedToken("access", 1.5, "refresh", 2.5, ("a", "b"))
-# Each of several runs at once is a separate process, which starts with the imports done.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload([__name__])
 
 
 @pytest.fixture
@@ -285,81 +274,3 @@ def test_null_cache_stores_nothing() -> None:
         null.ensure_writable()
         null.store(TOKENS)
         assert null.load() is None
-
-
-# Several runs at once
-
-
-def run(url: str, path: Path, owner: str, day: int, password: str | None) -> None:
-    """Do what a run does to sign in, on another day, in a separate process."""
-    EnvoyAuthenticator(
-        token_url=url,
-        client_id="client",
-        client_secret="client-secret",
-        username=owner if password else None,
-        password=password,
-        refresh_token=None,
-        session=EnvoySession(RateLimiter(1000)),
-        timeout=10,
-        retry_policy=RetryPolicy(max_time=0),
-        token_cache=cache(path, owner),
-        now=lambda: datetime(2024, 5, 17, tzinfo=UTC) + timedelta(days=day),
-    ).sign_in()
-
-
-def start(*arguments: Any) -> ForkServerProcess:
-    process = PROCESSES.Process(target=run, args=arguments)
-    process.start()
-    return process
-
-
-def finish(*processes: ForkServerProcess) -> list[int | None]:
-    for process in processes:
-        process.join(60)
-    return [process.exitcode for process in processes]
-
-
-def refresh_token(path: Path, owner: str) -> str:
-    tokens = cache(path, owner).load()
-    assert tokens is not None
-    assert tokens.refresh_token is not None
-    return tokens.refresh_token
-
-
-@pytest.mark.parametrize("runs", [["a", "a"], ["a", "a", "b"]], ids=["two", "three"])
-def test_simultaneous_runs_spend_each_refresh_token_once(path: Path, runs: list[str]) -> None:
-    rounds = int(os.environ.get("TEST_ROUNDS", "4"))
-    server = TokenServer()
-    server.max_delay = 0.25
-    owners = sorted({*runs})
-    with serve(server) as url:
-        for owner in owners:
-            store(path, owner, tokens=CachedToken(refresh_token=server.new_refresh_token(owner)))
-        for day in range(rounds):
-            processes = [start(url, path, owner, day, None) for owner in runs]
-            assert finish(*processes) == [0] * len(runs)
-            assert {refresh_token(path, owner) for owner in owners} == server.live
-    assert server.reused == []
-    assert len(server.received) == rounds * len(owners)
-
-
-def test_runs_that_are_killed_leave_a_cache_that_works(path: Path) -> None:
-    rounds = int(os.environ.get("TEST_ROUNDS", "4"))
-    server = TokenServer()
-    server.max_delay = 0.25
-    with serve(server) as url:
-        store(path, "b", tokens=CachedToken(refresh_token=server.new_refresh_token("b")))
-        kept = refresh_token(path, "b")
-        for day in range(rounds):
-            processes = [start(url, path, "a", day, "password") for _ in range(3)]
-            for process in processes[:2]:
-                time.sleep(random.uniform(0, 0.3))  # noqa: S311
-                process.kill()
-            assert finish(*processes)[2] == 0
-            assert refresh_token(path, "a") in server.live
-            assert refresh_token(path, "b") == kept
-    assert {file.name for file in path.parent.iterdir()} <= {
-        "tokens.json",
-        "tokens.json.lock",
-        "tokens.json.tmp",
-    }
