@@ -1,6 +1,5 @@
 """Reads a stream from the sandbox's resources within the test, without HTTP or threads."""
 
-import json
 import math
 import random
 from collections.abc import Callable, Sequence
@@ -9,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
+
+import msgspec
 
 from tap_envoy.client import REJECTIONS, parse_page
 from tap_envoy.exceptions import EnvoyError, RequestRejectedError
@@ -90,15 +91,18 @@ class Outcome:
     @property
     def passed_by_bookmark(self) -> set[str]:
         """The ids of rows that some bookmark passed before they were emitted."""
-        passed, emitted, done = set[str](), set[str](), 0
+        passed, emitted, done, last = set[str](), set[str](), 0, None
+        ids = self.ids
         for count, bookmark in self.bookmarks:
-            emitted.update(self.ids[done:count])
+            emitted.update(ids[done:count])
             done = count
-            passed |= {
-                key
-                for key, time in self.wanted.items()
-                if time and bookmark and time < bookmark and key not in emitted
-            }
+            if bookmark and bookmark != last:
+                passed |= {
+                    key
+                    for key, time in self.wanted.items()
+                    if time and time < bookmark and key not in emitted
+                }
+            last = bookmark
         return passed
 
 
@@ -148,7 +152,7 @@ def simulate(
         if status in REJECTIONS:
             raise RequestRejectedError(f"HTTP {status}.", status=status, detail=": “no”")
         assert status == 200
-        page = parse_page(json.loads(json.dumps(body)))
+        page = parse_page(msgspec.json.decode(msgspec.json.encode(body)))
         for record in page.records:
             conformer.conform(record)
         return page
@@ -183,6 +187,20 @@ def simulate(
         if not key or (row[key] or first) >= first
     }
     return outcome
+
+
+def assert_nothing_lost(outcome: Outcome) -> None:
+    """Assert that rows are missing only where there is an error, and behind no bookmark."""
+    assert outcome.error or not outcome.missing
+    assert not outcome.passed_by_bookmark
+    assert outcome.error is None or outcome.error.endswith(".")
+
+
+def assert_complete(outcome: Outcome) -> None:
+    assert outcome.error is None
+    assert not outcome.missing
+    assert not outcome.passed_by_bookmark
+    assert len(set(outcome.ids)) == len(outcome.ids)
 
 
 def create_reader(
