@@ -173,6 +173,15 @@ def test_dead_refresh_token_gives_way_to_the_password(
     assert warning.endswith("Using the password grant instead.")
 
 
+def test_each_grant_is_logged(setup: Setup, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "tap_envoy.auth")
+    authorize(setup.authenticator(refresh_token="long-dead"))
+    assert [r.getMessage() for r in caplog.records if r.levelno == logging.INFO] == [
+        "Requesting an access token with the refresh grant.",
+        "Requesting an access token with the password grant.",
+    ]
+
+
 def test_dead_refresh_token_alone_says_how_to_replace_it(setup: Setup) -> None:
     authenticator = setup.refreshing(refresh_token="long-dead")
     with pytest.raises(RunAbortedError, match=r"check `refresh_token`. To replace .*`password`\.$"):
@@ -260,8 +269,11 @@ def test_refused_grant_says_what_to_check(
 def test_refusal_that_repeats_secrets_is_redacted(setup: Setup) -> None:
     echo = f"bad password, client-secret, {BASIC}"
     setup.server.replies = [Reply(401, {"error": 5, "error_description": echo})]
-    with pytest.raises(EnvoyError, match=r"“5, bad \*\*\*, \*\*\*, \*\*\*”"):
+    with pytest.raises(
+        GrantRefusedError, match=r"“5, bad \*\*\*, \*\*\*, \*\*\*”; check `username`"
+    ) as raised:
         setup.authenticator().sign_in()
+    assert raised.value.code == ""
 
 
 @pytest.mark.parametrize("body", [b"hidden", b"", b"[" * 100_000, b"\xff\xfe", b'["hidden"]'])
@@ -295,7 +307,7 @@ def test_refusal_by_a_web_page_is_named(setup: Setup) -> None:
         (Reply(404, b"<html>"), "returned HTTP 404 without a token: the response is a web page"),
         (
             Reply(302, b"<a>", {"Location": "http://127.0.0.1:9/hidden"}),
-            "redirects to another page",
+            "redirects to another page (HTTP 302) instead of",
         ),
         (Reply(300, b""), "redirects to another page (HTTP 300)"),
         (Reply(399, b""), "redirects to another page (HTTP 399)"),
@@ -312,6 +324,12 @@ def test_response_without_a_token_is_named(setup: Setup, reply: Reply, part: str
     assert str(raised.value).endswith("; check `token_url`.")
     assert "hidden" not in str(raised.value)
     assert len(setup.server.received) == 1
+
+
+def test_redirect_of_the_token_endpoint_is_explained(setup: Setup) -> None:
+    setup.server.replies = [Reply(307, b"", {"Location": "http://127.0.0.1:9/hidden"})]
+    with pytest.raises(EnvoyError, match="token, perhaps for single sign-on or a captive portal; "):
+        setup.authenticator().sign_in()
 
 
 def test_token_with_invalid_bytes_elsewhere_is_accepted(setup: Setup) -> None:
@@ -348,6 +366,14 @@ def test_retry_after_of_the_token_endpoint_pauses_all_requests(setup: Setup) -> 
     assert setup.time.slept[0] == 77
     assert setup.time.now >= 177
     assert limiter.rate < 1000
+
+
+def test_other_requests_wait_for_the_retry_after_of_the_token_endpoint(setup: Setup) -> None:
+    setup.server.replies = [Reply(429, b"", {"Retry-After": "77"})]
+    limiter = RateLimiter(1000, clock=setup.time, sleep=setup.time.sleep)
+    policy = RetryPolicy(clock=setup.time, sleep=lambda _: None)  # the limiter alone waits
+    setup.authenticator(session=EnvoySession(limiter), retry_policy=policy).sign_in()
+    assert setup.time.now >= 177
 
 
 def test_token_endpoint_that_nobody_serves_is_named(setup: Setup) -> None:
@@ -454,8 +480,11 @@ def test_expired_refresh_token_without_a_password_says_so(setup: Setup) -> None:
     authenticator = setup.refreshing()
     authorize(authenticator)
     setup.clock.advance(days=31)
-    with pytest.raises(RunAbortedError, match=r"^The refresh token has expired. To replace"):
-        authorize(authenticator)
+    with pytest.raises(
+        GrantRefusedError, match=r"^The refresh token has expired. To replace"
+    ) as raised:
+        authenticator.sign_in()
+    assert raised.value.code == ""
     assert len(setup.server.received) == 1
 
 

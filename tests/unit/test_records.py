@@ -1,6 +1,7 @@
 """Records are made to match their schema; timestamps have one format; secrets are removed."""
 
 import json
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -107,9 +108,20 @@ def test_formatted_timestamps_compare_like_times(first: datetime, second: dateti
 
 
 def test_timestamp_is_formatted_in_utc_and_cut() -> None:
-    time = datetime(2024, 5, 17, 16, 0, 0, 999_999, tzinfo=timezone(timedelta(hours=2)))
-    assert format_timestamp(time) == "2024-05-17T14:00:00.999Z"
+    finer = datetime(2024, 5, 17, 16, 0, 0, 999_999, tzinfo=timezone(timedelta(hours=2)))
+    assert format_timestamp(finer) == "2024-05-17T14:00:00.999Z"
     assert format_timestamp(datetime(2024, 5, 17, tzinfo=UTC)) == "2024-05-17T00:00:00.000Z"
+
+
+def test_timestamp_without_a_zone_is_utc_wherever_the_tap_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as environment:
+        environment.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        normalized = normalize_timestamp("2024-05-17 14:39:44")
+    time.tzset()
+    assert normalized == "2024-05-17T14:39:44.000Z"
 
 
 # Conversion
@@ -238,17 +250,18 @@ def test_other_values_are_not_changed(value: Any) -> None:
     assert drop_secrets(value) == value
 
 
-def nested(levels: int) -> Any:
+def nested(levels: int, *, in_objects: bool = False) -> Any:
     value: Any = 1
     for _ in range(levels):
-        value = [value]
+        value = {"a": value} if in_objects else [value]
     return value
 
 
-def test_deep_nesting_is_an_error() -> None:
-    assert drop_secrets(nested(MAX_NESTING - 1)) == nested(MAX_NESTING - 1)
+@pytest.mark.parametrize("in_objects", [True, False])
+def test_deep_nesting_is_an_error(*, in_objects: bool) -> None:
+    deepest = nested(MAX_NESTING - 1, in_objects=in_objects)
+    assert drop_secrets(deepest) == deepest
     assert MAX_NESTING == 100
-    with pytest.raises(ValueError, match=r"^nested too deeply$"):
-        drop_secrets(nested(MAX_NESTING))
-    with pytest.raises(ValueError, match=r"^nested too deeply$"):
-        drop_secrets({"a": nested(MAX_NESTING)})
+    for value in ({"a": deepest}, [deepest]):
+        with pytest.raises(ValueError, match=r"^nested too deeply$"):
+            drop_secrets(value)
