@@ -69,6 +69,11 @@ def test_overlapping_pages_stay_within_the_depth_limit(size: int, depth: int, ga
     assert all(rows >= gain for rows in gains)
 
 
+def test_page_that_ends_at_the_depth_limit_is_requested() -> None:
+    assert take(overlapping_pages(100, 100, 198), 9) == [(2, 99)]
+    assert take(overlapping_pages(100, 100, 197), 1) == [(2, 98)]
+
+
 def test_overlapping_pages_cost_a_seventh_more_than_plain_ones() -> None:
     pages = list(overlapping_pages(100, 100, 9_999))
     assert len(pages) + 1 <= 1.145 * 100
@@ -89,6 +94,7 @@ class Endpoint:
         self.passes = 1
         self.emitted: list[str] = []
         self.before: Callable[[int], None] = lambda _: None
+        self._time = options.pop("time", None)
         behavior = options.pop("behavior", None) or EndpointBehavior(100, first_page=1)
         self.behavior = behavior
         self.paginator = SlicePaginator(behavior, **options)
@@ -114,7 +120,7 @@ class Endpoint:
 
     def _answer(self, page: PageRequest) -> Page:
         try:
-            records = [{"id": key, "at": key} for key in self._serve(page, self.rows)]
+            records = [{"id": key, "at": self._time or key} for key in self._serve(page, self.rows)]
         except RequestRejectedError as error:
             return Page([], rejection=error)
         return Page(records, self.total)
@@ -135,6 +141,7 @@ def test_quiet_list_is_settled_by_one_pass(count: int, *, has_total: bool) -> No
     assert endpoint.read() == endpoint.rows
     assert endpoint.paginator.is_settled
     assert endpoint.passes == 1
+    assert endpoint.behavior.can_overlap
     assert endpoint.paginator.first_id == (endpoint.rows[0] if count else None)
     assert endpoint.paginator.last_id == (endpoint.rows[-1] if count else None)
 
@@ -212,6 +219,29 @@ def test_deletion_within_the_overlap_is_read_again() -> None:
     endpoint.before = lambda number: endpoint.rows.__delitem__(slice(5)) if number == 3 else None
     assert set(endpoint.read()) >= set(endpoint.rows)
     assert endpoint.passes == 2
+
+
+@pytest.mark.parametrize(("time", "is_read_again"), [(None, False), ("same", True)])
+def test_deleted_row_of_the_overlap_is_told_from_rows_that_change_places(
+    time: str | None, *, is_read_again: bool
+) -> None:
+    """The fourth page begins with three known rows, of which one is missing."""
+    endpoint = Endpoint(350, time=time, time_field="at")
+    endpoint.before = lambda number: endpoint.rows.__delitem__(292) if number == 4 else None
+    assert set(endpoint.read()) >= set(endpoint.rows)
+    assert (endpoint.passes > 1) is is_read_again
+
+
+def test_known_rows_in_another_order_are_read_again() -> None:
+    endpoint = Endpoint(350)
+
+    def change(number: int) -> None:
+        if number == 4:
+            endpoint.rows[291:294] = [endpoint.rows[292], endpoint.rows[291]]
+
+    endpoint.before = change
+    assert set(endpoint.read()) >= set(endpoint.rows)
+    assert endpoint.passes > 1
 
 
 def test_list_that_never_settles_fails() -> None:
@@ -433,6 +463,13 @@ def test_pages_of_one_size_counted_from_zero_are_noticed(count: int, *, has_tota
     endpoint = Endpoint(count, fixed, behavior=behavior, total=total)
     assert sorted(endpoint.read()) == sorted(endpoint.rows)
     assert behavior.first_page == 0
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_numbering_of_a_list_as_short_as_its_total_is_not_checked(count: int) -> None:
+    endpoint = Endpoint(count, behavior=EndpointBehavior(100), total=count)
+    assert endpoint.read() == endpoint.rows
+    assert [page.number for page in endpoint.requests] == [1, 2]
 
 
 @pytest.mark.parametrize("count", [140, 250, 1000])
