@@ -1,5 +1,6 @@
 import logging
 import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from tap_envoy.auth import EnvoyApiKeyAuthenticator, EnvoyAuthenticator, GrantRe
 from tap_envoy.exceptions import EnvoyError, RunAbortedError
 from tap_envoy.http import EnvoySession, RateLimiter, RetryPolicy
 from tap_envoy.token_cache import CachedToken, TokenCache
-from tests.unit.local_server import Received, Reply, serve, unused_port
+from tests.unit.local_server import Received, Reply, serve, serve_socket, unused_port
 from tests.unit.token_server import BASIC, TokenServer
 from tests.unit.virtual_time import VirtualTime
 
@@ -382,6 +383,15 @@ def test_token_endpoint_that_nobody_serves_is_named(setup: Setup) -> None:
     match = rf"Cannot connect to the token endpoint \(`token_url`\) at 127.0.0.1:{port}.*Gave up"
     with pytest.raises(RunAbortedError, match=match):
         authenticator.sign_in()
+
+
+def test_token_endpoint_without_a_response_is_given_up_in_time(setup: Setup) -> None:
+    policy = RetryPolicy(max_time=0)
+    with (
+        serve_socket(lambda _: time.sleep(0.5)) as url,
+        pytest.raises(EnvoyError, match=r"in time \(`request_timeout` is 0.1 s\)"),
+    ):
+        setup.authenticator(token_url=url, timeout=0.1, retry_policy=policy).sign_in()
 
 
 def test_password_grant_whose_response_is_lost_is_sent_again(setup: Setup) -> None:
