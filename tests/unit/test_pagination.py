@@ -92,6 +92,7 @@ class Endpoint:
         self.total = total
         self.requests: list[PageRequest] = []
         self.passes = 1
+        self.last_fruitful = 0
         self.emitted: list[str] = []
         self.before: Callable[[int], None] = lambda _: None
         self._time = options.pop("time", None)
@@ -115,7 +116,9 @@ class Endpoint:
             self.requests.append(page)
             assert len(self.requests) <= limit, "the read does not end"
             self.before(len(self.requests))
-            self.emitted += [row["id"] for row in paginator.advance(page, self._answer(page))]
+            new = paginator.advance(page, self._answer(page))
+            self.emitted += [row["id"] for row in new]
+            self.last_fruitful = self.passes if new else self.last_fruitful
         return self.emitted
 
     def _answer(self, page: PageRequest) -> Page:
@@ -251,9 +254,25 @@ def test_list_that_never_settles_fails() -> None:
         endpoint.rows[:] = [f"{key}x" for key in endpoint.rows]
 
     endpoint.before = change
-    with pytest.raises(EnvoyError, match=r"kept changing.*run again"):
+    with pytest.raises(EnvoyError, match="The list kept changing while it was read"):
         endpoint.read()
-    assert endpoint.passes <= MAX_PASSES
+    assert endpoint.passes == MAX_PASSES == 30
+
+
+@pytest.mark.parametrize("inserted", [1, 4])
+def test_list_without_new_rows_that_does_not_settle_fails_after_five_passes(inserted: int) -> None:
+    endpoint = Endpoint(60)
+
+    def serve(page: PageRequest, rows: list[str]) -> list[str]:
+        present = [*rows, "new"] if endpoint.passes >= inserted else list(rows)
+        if endpoint.passes > 1:  # of the rows seen before, each pass misses another one
+            del present[endpoint.passes]
+        return present[(page.number - 1) * 25 :][:25]
+
+    endpoint = Endpoint(60, serve)
+    with pytest.raises(EnvoyError, match=r"kept changing while it was read; run again later\.$"):
+        endpoint.read()
+    assert endpoint.passes == endpoint.last_fruitful + 5
 
 
 def test_rows_in_random_order_fail_without_a_total() -> None:
@@ -263,8 +282,14 @@ def test_rows_in_random_order_fail_without_a_total() -> None:
         rng.shuffle(rows)
         return rows[page.start : page.end]
 
-    with pytest.raises(EnvoyError, match="different order each time"):
-        Endpoint(300, shuffled).read(5000)
+    endpoint = Endpoint(300, shuffled)
+    with pytest.raises(
+        EnvoyError,
+        match="^Envoy returns the rows in a different order each time, so that it is not certain "
+        r"that all were read; run again later\.$",
+    ):
+        endpoint.read(5000)
+    assert endpoint.passes == min(endpoint.last_fruitful + 15, MAX_PASSES)
 
 
 def test_rows_in_random_order_are_settled_by_a_total() -> None:
@@ -276,6 +301,25 @@ def test_rows_in_random_order_are_settled_by_a_total() -> None:
 
     endpoint = Endpoint(150, shuffled, total=150)
     assert sorted(endpoint.read(5000)) == sorted(endpoint.rows)
+
+
+def test_deleted_row_does_not_stand_in_for_a_missing_one() -> None:
+    """Rows change places; the first two passes miss one, between them one goes and one comes."""
+    pages = {
+        (1, 1): "0 1 2 3 4 5 6 7 8 9",
+        (1, 2): "9 0 10 11 12 gone",
+        (2, 1): "0 1 2 3 4 5 6 7 8 9",
+        (2, 2): "9 0 10 11 12 new",
+        (3, 1): "0 1 2 3 4 5 6 7 8 9",
+        (3, 2): "9 10 11 12 missing new",
+    }
+    endpoint = Endpoint(
+        15,
+        lambda page, _: pages[min(endpoint.passes, 3), page.number].split(),
+        total=15,
+        behavior=EndpointBehavior(10, first_page=1),
+    )
+    assert "missing" in endpoint.read()
 
 
 def test_rows_that_total_promises_but_no_page_has_fail() -> None:
@@ -327,8 +371,38 @@ def test_pages_of_one_size_are_settled_by_two_passes(count: int, *, has_total: b
 
     endpoint = Endpoint(count, fixed, total=count if has_total else None)
     assert endpoint.read() == endpoint.rows
+    assert endpoint.passes <= 4  # of which two tried to overlap
     assert endpoint.paginator.is_settled
     assert not endpoint.paginator.is_overlapping or count <= 25
+
+
+@pytest.mark.parametrize("count", [26, 60, 75, 130])
+@pytest.mark.parametrize("has_total", [True, False])
+def test_pages_of_one_size_end_with_the_last_page_again(count: int, *, has_total: bool) -> None:
+    def repeating(page: PageRequest, rows: list[str]) -> list[str]:
+        last = (len(rows) - 1) // 25
+        return rows[min(page.number - 1, last) * 25 :][:25]
+
+    endpoint = Endpoint(count, repeating, total=count if has_total else None)
+    assert endpoint.read() == endpoint.rows
+    assert endpoint.paginator.is_settled
+
+
+@pytest.mark.parametrize("size", [3, 4, 5, 6])
+def test_pages_too_small_to_overlap_at_each_depth_are_read(size: int) -> None:
+    endpoint = Endpoint(130, behavior=EndpointBehavior(size, first_page=1))
+    assert endpoint.read() == endpoint.rows
+    assert endpoint.paginator.is_settled
+
+
+def test_page_sizes_that_are_not_accepted_are_not_requested_again() -> None:
+    def strict(page: PageRequest, rows: list[str]) -> list[str]:
+        return rows[page.start : page.end] if page.per_page == 100 else reject(400)
+
+    endpoint = Endpoint(250, strict)
+    assert endpoint.read() == endpoint.rows
+    assert endpoint.paginator.is_settled
+    assert sum(page.per_page != 100 for page in endpoint.requests) == 1
 
 
 @pytest.mark.parametrize("status", [404, 400])
@@ -354,9 +428,49 @@ def test_rejected_page_before_the_end_is_too_deep() -> None:
     assert len(endpoint.emitted) > 280
 
 
+def test_total_of_one_page_does_not_explain_a_rejected_page() -> None:
+    def capped(page: PageRequest, rows: list[str]) -> list[str]:
+        return rows[page.start : page.end] if page.end <= 100 else reject(400)
+
+    endpoint = Endpoint(250, capped, total=100)
+    endpoint.read()
+    assert endpoint.paginator.is_too_deep
+    assert not endpoint.paginator.is_settled
+
+
+def test_list_is_read_up_to_the_cap_before_a_rejected_page() -> None:
+    def capped(page: PageRequest, rows: list[str]) -> list[str]:
+        return rows[page.start : page.end] if page.end <= 1000 else reject(400)
+
+    endpoint = Endpoint(1050, capped)
+    assert endpoint.read() == endpoint.rows[:1000]
+    assert endpoint.paginator.is_too_deep
+
+
+def test_pages_that_do_not_overlap_must_agree_before_a_slice_can_follow() -> None:
+    def fixed(page: PageRequest, rows: list[str]) -> list[str]:
+        return rows[(page.number - 1) * 100 :][:100]
+
+    behavior = EndpointBehavior(100, first_page=1, can_overlap=False)
+    endpoint = Endpoint(900, fixed, behavior=behavior, max_depth=500)
+    paginator = endpoint.paginator
+    while not paginator.is_done:
+        page = paginator.next_page()
+        if page is not None:
+            paginator.advance(page, endpoint._answer(page))  # noqa: SLF001
+    assert paginator.is_torn
+    assert not paginator.can_continue
+    paginator.restart()
+    endpoint.read()
+    assert paginator.is_too_deep
+    assert paginator.can_continue
+
+
 def test_depth_limit_is_not_exceeded() -> None:
     endpoint = Endpoint(900, max_depth=500)
     endpoint.read()
+    assert endpoint.passes == 1
+    assert endpoint.behavior.can_overlap
     assert endpoint.paginator.is_too_deep
     assert endpoint.paginator.can_continue
     assert max(page.end for page in endpoint.requests) <= 500
@@ -373,12 +487,26 @@ def test_one_response_of_a_round_number_of_rows_needs_evidence(count: int) -> No
     def serve(_: PageRequest, rows: list[str]) -> list[str]:
         return rows
 
-    with pytest.raises(EnvoyError, match=f"returned {count} rows"):
+    with pytest.raises(
+        EnvoyError,
+        match=f"returned {count} rows, which may be the first of more; report this to the main",
+    ):
         Endpoint(count, serve).read()
     assert len(Endpoint(count, serve, total=count).read()) == count
     endpoint = Endpoint(count, serve)
     endpoint = Endpoint(count, serve, probes=Probes(reversed_ids=lambda: endpoint.rows[::-1]))
     assert len(endpoint.read()) == count
+
+
+def test_one_response_that_changes_before_it_is_proven_is_requested_again() -> None:
+    def newest() -> list[str]:
+        if endpoint.passes == 1:
+            endpoint.rows.append("new")
+        return endpoint.rows[::-1]
+
+    endpoint = Endpoint(60, lambda _, rows: list(rows), probes=Probes(reversed_ids=newest))
+    assert endpoint.read() == endpoint.rows
+    assert "new" in endpoint.rows
 
 
 def test_one_page_of_more_rows_is_not_the_whole_list() -> None:

@@ -168,6 +168,13 @@ def test_too_many_rows_of_one_time_fail() -> None:
     assert "refused to return more than" in outcome.error
 
 
+@pytest.mark.parametrize("past_end", [404, 400])
+def test_list_that_shrinks_so_that_a_page_is_rejected_is_read_again(past_end: Any) -> None:
+    changes = [Change("employees", 2, "delete", 0.99)] * 5
+    rows, quirks = rows_of("employees", 200), Quirks(past_end=past_end)
+    assert_complete(simulate("employees", rows, quirks, changes=changes))
+
+
 # Order
 
 
