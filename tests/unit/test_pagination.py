@@ -149,6 +149,12 @@ def test_quiet_list_is_settled_by_one_pass(count: int, *, has_total: bool) -> No
     assert endpoint.paginator.last_id == (endpoint.rows[-1] if count else None)
 
 
+def test_page_that_is_known_to_be_short_is_the_last_one() -> None:
+    endpoint = Endpoint(30, behavior=EndpointBehavior(100, first_page=1, largest_page=100))
+    assert endpoint.read() == endpoint.rows
+    assert len(endpoint.requests) == 1
+
+
 def test_first_page_is_requested_alone() -> None:
     paginator = Endpoint(1000).paginator
     assert paginator.next_page() == PageRequest(1, 100)
@@ -224,19 +230,23 @@ def test_deletion_within_the_overlap_is_read_again() -> None:
     assert endpoint.passes == 2
 
 
-@pytest.mark.parametrize(("time", "is_read_again"), [(None, False), ("same", True)])
-def test_deleted_row_of_the_overlap_is_told_from_rows_that_change_places(
-    time: str | None, *, is_read_again: bool
+@pytest.mark.parametrize(
+    ("time_field", "time", "is_read_again"),
+    [(None, None, False), ("at", None, False), ("at", "same", True)],
+)
+def test_deleted_row_of_the_overlap_is_distinguished_from_rows_that_change_places(
+    time_field: str | None, time: str | None, *, is_read_again: bool
 ) -> None:
     """The fourth page begins with three known rows, of which one is missing."""
-    endpoint = Endpoint(350, time=time, time_field="at")
+    endpoint = Endpoint(350, time=time, time_field=time_field)
     endpoint.before = lambda number: endpoint.rows.__delitem__(292) if number == 4 else None
     assert set(endpoint.read()) >= set(endpoint.rows)
     assert (endpoint.passes > 1) is is_read_again
 
 
-def test_known_rows_in_another_order_are_read_again() -> None:
-    endpoint = Endpoint(350)
+@pytest.mark.parametrize("count", [350, 700])
+def test_known_rows_in_another_order_are_read_again(count: int) -> None:
+    endpoint = Endpoint(count)
 
     def change(number: int) -> None:
         if number == 4:
@@ -245,6 +255,42 @@ def test_known_rows_in_another_order_are_read_again() -> None:
     endpoint.before = change
     assert set(endpoint.read()) >= set(endpoint.rows)
     assert endpoint.passes > 1
+
+
+def test_known_row_behind_a_new_one_is_no_proof_of_the_order() -> None:
+    moved = ["9", "10", "11", "5", "12"]
+    endpoint = Endpoint(
+        14,
+        lambda page, rows: (
+            moved
+            if (endpoint.passes, page.number) == (1, 2)
+            else [key.removeprefix("r-") for key in rows[page.start : page.end]]
+        ),
+        behavior=EndpointBehavior(10, first_page=1),
+    )
+    assert "13" in endpoint.read()
+
+
+def test_gap_in_the_middle_of_a_later_pass_is_read_again() -> None:
+    """The first passes end at their gaps; the third goes on, and must not forget its own."""
+    gaps = {(1, 3), (2, 3), (3, 5)}
+
+    def serve(page: PageRequest, rows: list[str]) -> list[str]:
+        if (endpoint.passes, page.number) in gaps:
+            del rows[:8]
+        return rows[page.start : page.end]
+
+    endpoint = Endpoint(800, serve)
+    assert set(endpoint.read()) >= set(endpoint.rows)
+
+
+def test_rows_that_no_page_has_are_missed_loudly() -> None:
+    def skipping(page: PageRequest, rows: list[str]) -> list[str]:
+        skipped = 5 if page.number > 2 else 0
+        return rows[page.start + skipped : page.end + skipped]
+
+    with pytest.raises(EnvoyError, match="kept changing"):
+        Endpoint(800, skipping).read()
 
 
 def test_list_that_never_settles_fails() -> None:
@@ -324,7 +370,9 @@ def test_deleted_row_does_not_stand_in_for_a_missing_one() -> None:
 
 def test_rows_that_total_promises_but_no_page_has_fail() -> None:
     endpoint = Endpoint(250, total=300)
-    with pytest.raises(EnvoyError, match="reports 300 rows, but only 250"):
+    with pytest.raises(
+        EnvoyError, match=r"reports 300 rows, but only 250 can be read; report this to Envoy\.$"
+    ):
         endpoint.read()
     assert endpoint.passes == 2
 
@@ -598,6 +646,24 @@ def test_numbering_of_a_list_as_short_as_its_total_is_not_checked(count: int) ->
     endpoint = Endpoint(count, behavior=EndpointBehavior(100), total=count)
     assert endpoint.read() == endpoint.rows
     assert [page.number for page in endpoint.requests] == [1, 2]
+
+
+def test_empty_list_is_settled_by_the_check_of_its_numbering() -> None:
+    endpoint = Endpoint(0, behavior=EndpointBehavior(100))
+    assert endpoint.read() == []
+    assert endpoint.paginator.is_settled
+    assert [page.number for page in endpoint.requests] == [1, 0]
+
+
+def test_page_zero_like_page_one_proves_that_pages_count_from_one() -> None:
+    behavior = EndpointBehavior(100)
+    first = PageRequest(1, 100)
+    endpoint = Endpoint(
+        60, lambda page, rows: serve_pages(page if page.number else first, rows), behavior=behavior
+    )
+    endpoint.before = lambda n: endpoint.rows.__delitem__(59) if n == 2 else None
+    assert set(endpoint.read()) >= set(endpoint.rows)
+    assert behavior.first_page == 1
 
 
 @pytest.mark.parametrize("count", [140, 250, 1000])
