@@ -270,6 +270,7 @@ class EnvoyStream(RESTStream[int]):
                     if batch.resets_bookmark:
                         self._set_bookmark(first_bookmark)
                     yield from self._checked(batch.records)
+                    self._writer.check_records()
                     self._advance_bookmark(batch.bookmark)
                     self.progress.count_rows(len(batch.records), batch.total)
         finally:

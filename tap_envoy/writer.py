@@ -19,7 +19,7 @@ from singer_sdk.singerlib.encoding.simple import (
 )
 from typing_extensions import override
 
-from tap_envoy.exceptions import RunAbortedError
+from tap_envoy.exceptions import EnvoyError, RunAbortedError
 
 if TYPE_CHECKING:
     import logging
@@ -116,13 +116,16 @@ class BufferedMessageWriter(MsgSpecWriter):
         self._check = check
         self._buffer = bytearray()
         self._held_versions: list[ActivateVersionMessage] = []
+        self._record_error: EnvoyError | None = None
 
     @override
     def write_message(self, message: Message) -> None:
         """Write a message, or hold it back if it is an ACTIVATE_VERSION.
 
+        A record that JSON cannot express is left out, see `check_records`.
+
         Raises:
-            RunAbortedError: If stdout is closed or full, or JSON cannot express the message.
+            RunAbortedError: If stdout is closed or full, or JSON cannot express another message.
         """
         if isinstance(message, RecordMessage):
             self._check()
@@ -135,8 +138,18 @@ class BufferedMessageWriter(MsgSpecWriter):
             return
         if isinstance(message, SchemaMessage):
             self.discard_versions()
+            self._record_error = None
         self._append(message)
         self.flush()
+
+    def check_records(self) -> None:
+        """Return if all records of the stream since its SCHEMA message were written.
+
+        Raises:
+            EnvoyError: If JSON cannot express one; raised by `write_message`, it would end the run.
+        """
+        if self._record_error is not None:
+            raise self._record_error
 
     def release_versions(self) -> None:
         """Write the ACTIVATE_VERSION messages held back: their stream is complete.
@@ -172,13 +185,24 @@ class BufferedMessageWriter(MsgSpecWriter):
         start = len(self._buffer)
         try:
             encoder.encode_into(message.to_dict(), self._buffer, -1)  # -1: at the end
-        except (OverflowError, RecursionError, TypeError, ValueError):
+        except (OverflowError, RecursionError, TypeError, ValueError) as error:
             del self._buffer[start:]
+            if isinstance(message, RecordMessage):
+                self._record_error = _record_error(error)
+                return
             stream = getattr(message, "stream", "state")
             raise RunAbortedError(
                 f"{stream}: JSON cannot express a value of this message; check `stream_maps`."
             ) from None
         self._buffer += b"\n"
+
+
+def _record_error(error: Exception) -> EnvoyError:
+    if isinstance(error, RecursionError):
+        return EnvoyError(
+            "A record is nested too deeply; report this to the maintainers of the tap."
+        )
+    return EnvoyError("JSON cannot express a value of a record; check `stream_maps`.")
 
 
 def _write(lines: memoryview) -> int:

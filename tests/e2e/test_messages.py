@@ -206,6 +206,15 @@ def test_a_stream_map_that_fails_is_one_sentence_without_a_value(sandbox: Sandbo
         assert row["fullName"] not in run.err
 
 
+def test_a_record_that_json_cannot_express_fails_its_stream_alone(sandbox: Sandbox) -> None:
+    maps = {"entries": {"fullName": r"'\ud800'"}}
+    run = sandbox.run_tap(*sandbox.write_catalog("entries", "flows"), stream_maps=maps)
+    run.assert_failed("entries: JSON cannot express a value of a record; check `stream_maps`.")
+    assert run.records("entries") == []
+    assert len(run.records("flows")) == 12
+    assert run.log()[-1].startswith("Failed: entries (1 of 2 streams).")
+
+
 def test_stream_maps_of_streams_that_are_not_selected_are_accepted(sandbox: Sandbox) -> None:
     maps = {"entries": {"fullName": None}, "locations": {"name": "name.upper()"}}
     run = sandbox.run_tap(stream_maps=maps)

@@ -19,7 +19,7 @@ from singer_sdk.singerlib.encoding.simple import (
     StateMessage,
 )
 
-from tap_envoy.exceptions import RunAbortedError
+from tap_envoy.exceptions import EnvoyError, RunAbortedError
 from tap_envoy.writer import (
     BUFFER_SIZE,
     BufferedMessageWriter,
@@ -36,6 +36,12 @@ def record(stream: str = "entries", **values: Any) -> RecordMessage:
 
 def schema(stream: str) -> SchemaMessage:
     return SchemaMessage(stream=stream, schema={"properties": {}}, key_properties=["id"])
+
+
+def nested(value: Any) -> Any:
+    for _ in range(100_000):
+        value = [value]
+    return value
 
 
 class Pipe:
@@ -150,16 +156,31 @@ def test_a_check_that_raises_leaves_whole_lines() -> None:
         assert types(pipe) == [("RECORD", "entries")]
 
 
-def test_a_value_that_json_cannot_express_is_reported_without_it() -> None:
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("Grace Secretive \ud800", "JSON cannot express"),
+        (nested("Grace"), "is nested too deeply"),
+    ],
+    ids=["surrogate", "nested"],
+)
+def test_a_record_that_json_cannot_express_is_reported_without_its_value(
+    value: Any, reason: str
+) -> None:
     with Pipe() as pipe:
-        writer = write(record())
-        with pytest.raises(RunAbortedError, match="entries: JSON cannot express") as caught:
-            writer.write_message(record(fullName="Grace Secretive \ud800"))
+        writer = write(record(), record(fullName=value), record())
+        with pytest.raises(EnvoyError, match=reason) as caught:
+            writer.check_records()
+        assert not isinstance(caught.value, RunAbortedError)
         assert "Grace" not in str(caught.value)
-        assert caught.value.__cause__ is None
-        writer.write_message(record())
-        writer.flush()
-        assert types(pipe) == [("RECORD", "entries")] * 2
+        writer.write_message(schema("flows"))
+        writer.check_records()  # of another stream
+        assert [kind for kind, _ in types(pipe)] == ["RECORD", "RECORD", "SCHEMA"]
+
+
+def test_a_state_that_json_cannot_express_aborts_the_run() -> None:
+    with Pipe(), pytest.raises(RunAbortedError, match="state: JSON cannot express"):
+        write(StateMessage({"bookmarks": "\ud800"}))
 
 
 def test_a_closed_pipe_aborts_the_run() -> None:
