@@ -404,7 +404,7 @@ class EnvoyStream(RESTStream[int]):
             TransientError: If the request may succeed later.
             EnvoyError: If it was refused.
         """
-        if not HTTPStatus.OK <= response.status_code < HTTPStatus.MULTIPLE_CHOICES:
+        if response.status_code not in COMPLETE_STATUSES:
             payload = decode_json(response)
             body = response.content.decode("utf-8", "replace") if payload is None else payload
             raise self._status_error(response.status_code, response, body)
@@ -427,7 +427,7 @@ class EnvoyStream(RESTStream[int]):
             except ValueError as error:
                 raise EnvoyError(f"Envoy returned a row that is {error}; {REPORT}.") from None
         page = parse_page(payload)
-        if not page.records and (payload.get("error") or payload.get("errors")):
+        if not page.records and is_error(payload):
             detail = excerpt(payload, MESSAGE_KEYS, self.authenticator.secrets)
             raise EnvoyError(
                 f"Envoy returned a response without rows, but with an error{detail}; {REPORT}."
@@ -437,7 +437,7 @@ class EnvoyStream(RESTStream[int]):
     def _status_error(
         self, status: int, response: requests.Response, body: Any
     ) -> EnvoyError | TransientError:
-        """Return the error for a status other than 2xx."""
+        """Return the error for a status that is not one of `COMPLETE_STATUSES`."""
         detail = excerpt(body, MESSAGE_KEYS, self.authenticator.secrets)
         if is_retryable(status):
             return TransientError(
@@ -465,12 +465,18 @@ class EnvoyStream(RESTStream[int]):
                 status=status,
                 detail=detail,
             )
-        if status < HTTPStatus.BAD_REQUEST:
-            return EnvoyError(
-                f"Envoy returned a redirect (HTTP {status}), which is not followed, so that "
-                "credentials reach no other host; check `api_url`."
+        problem = f"rejected the request for {self.path} (HTTP {status}){detail}"
+        if status < HTTPStatus.MULTIPLE_CHOICES:
+            problem = (
+                f"returned HTTP {status} instead of a complete list; check `api_url`, and for a "
+                "proxy in between"
             )
-        return EnvoyError(f"Envoy rejected the request for {self.path} (HTTP {status}){detail}.")
+        elif status < HTTPStatus.BAD_REQUEST:
+            problem = (
+                f"returned a redirect (HTTP {status}), which is not followed, so that credentials "
+                "reach no other host; check `api_url`"
+            )
+        return EnvoyError(f"Envoy {problem}.")
 
     # Bookmarks
 
@@ -571,6 +577,18 @@ class EnvoyStream(RESTStream[int]):
 
 REPORT = "report this to the maintainers of the tap"
 
+COMPLETE_STATUSES = {HTTPStatus.OK, HTTPStatus.NON_AUTHORITATIVE_INFORMATION}
+"""Statuses of a complete list; 206 and 226 stand for a part of it, 202 for one still to come."""
+
+STATUS_KEYS = ("status", "statusCode", "code")
+"""Properties of a 2xx body that may hold the HTTP status of an error (`code` is inferred)."""
+
+STATUS_TEXT = re.compile(r"\s*([3-5]\d\d)\b", re.ASCII)
+"""An HTTP error as text: `401`, or `401 Unauthorized`."""
+
+ERROR_WORDS = {"error", "fail", "failed", "failure", "forbidden", "unauthorized"}
+"""Values of `status` in a body without rows that stand for an error (inferred)."""
+
 REJECTIONS = {HTTPStatus.BAD_REQUEST, HTTPStatus.NOT_FOUND, HTTPStatus.UNPROCESSABLE_ENTITY}
 
 
@@ -584,9 +602,18 @@ def status_in_body(payload: Any) -> int | None:
 
     A rejected API key was seen as `{"status": 401}` with HTTP 200.
     """
-    status = _parse_count(payload.get("status")) if isinstance(payload, dict) else None
-    is_error = status is not None and HTTPStatus.MULTIPLE_CHOICES <= status < 600  # noqa: PLR2004
-    return status if is_error else None
+    values = map(payload.get, STATUS_KEYS) if isinstance(payload, dict) else ()
+    texts = (str(value) for value in values if type(value) in {int, float, str})
+    matches = filter(None, map(STATUS_TEXT.match, texts))
+    return next((int(match[1]) for match in matches), None)
+
+
+def is_error(payload: Mapping[str, Any]) -> bool:
+    """Return whether a body without rows reports an error instead of an empty list."""
+    status = payload.get("status")
+    is_error_word = isinstance(status, str) and status.strip().lower() in ERROR_WORDS
+    has_error = bool(payload.get("error") or payload.get("errors"))
+    return has_error or is_error_word or payload.get("success") is False
 
 
 def parse_page(payload: Any) -> Page:

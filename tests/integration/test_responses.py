@@ -10,6 +10,7 @@ import pytest
 from tap_envoy.exceptions import EnvoyError, RunAbortedError
 from tests.conftest import Sandbox, read
 from tests.sandbox import RESOURCES, ScriptedResponse
+from tests.unit.local_server import Reply, serve
 
 LIST = "/v1/locations"
 TOKEN = "/oauth2/token"
@@ -35,13 +36,62 @@ def test_success_without_rows_is_an_error_and_never_an_empty_list(
     assert len(sandbox.envoy.requests_for(LIST)) == 1
 
 
-@pytest.mark.parametrize("error", [{"error": "no access"}, {"errors": [{"title": "no access"}]}])
+@pytest.mark.parametrize(
+    "error",
+    [
+        {"error": "no access"},
+        {"errors": [{"title": "no access"}]},
+        {"status": "error", "message": "no access"},
+        {"status": "Unauthorized", "detail": "no access"},
+        {"success": False, "message": "no access"},
+    ],
+)
 def test_empty_list_with_an_error_is_not_an_empty_list(
     sandbox: Sandbox, error: dict[str, Any]
 ) -> None:
     sandbox.envoy.script(LIST, ScriptedResponse(200, {"data": [], **error}))
     with pytest.raises(EnvoyError, match="with an error: “no access”"):
         read(sandbox.tap())
+
+
+@pytest.mark.parametrize("error", [{"status": "401 Unauthorized"}, {"statusCode": 401}])
+def test_empty_list_with_a_status_is_that_error(sandbox: Sandbox, error: dict[str, Any]) -> None:
+    sandbox.envoy.script(LIST, ScriptedResponse(200, {"data": [], **error}))
+    with pytest.raises(RunAbortedError, match=r"rejected the credentials \(HTTP 401\)"):
+        read(sandbox.tap())
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"status": "ok"}, {"status": 200, "code": 0}, {"status": "degraded"}, {"success": True}],
+)
+@pytest.mark.parametrize("rows", [[], [{"id": "1"}]])
+def test_harmless_status_beside_a_list_is_ignored(
+    sandbox: Sandbox, rows: list[Any], more: dict[str, Any]
+) -> None:
+    sandbox.envoy.script(LIST, *[ScriptedResponse(200, {"data": rows, **more})] * 9)
+    assert [row["id"] for row in read(sandbox.tap())] == [row["id"] for row in rows]
+
+
+def test_status_203_of_a_proxy_is_a_list(sandbox: Sandbox) -> None:
+    sandbox.envoy.script(LIST, *[ScriptedResponse(203, {"data": [{"id": "1"}]})] * 9)
+    assert [row["id"] for row in read(sandbox.tap())] == ["1"]
+
+
+@pytest.mark.parametrize("status", [202, 206, 226])
+def test_status_of_an_incomplete_list_ends_the_stream(sandbox: Sandbox, status: int) -> None:
+    sandbox.envoy.script(LIST, ScriptedResponse(status, {"data": [{"id": "1"}]}))
+    with pytest.raises(EnvoyError, match=f"HTTP {status} instead of a complete list"):
+        read(sandbox.tap())
+    assert len(sandbox.envoy.requests_for(LIST)) == 1
+
+
+def test_status_101_is_not_a_redirect(sandbox: Sandbox) -> None:
+    with (
+        serve(lambda _request: Reply(101)) as address,
+        pytest.raises(EnvoyError, match="HTTP 101 instead of a complete list"),
+    ):
+        read(sandbox.tap(api_url=address))
 
 
 def test_rows_before_an_unexpected_response_are_emitted(
