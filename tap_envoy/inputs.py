@@ -189,13 +189,29 @@ def parse_catalog(value: Mapping[str, Any]) -> Catalog:
     """Return a catalog.
 
     Raises:
-        EnvoyError: If `value` does not have the structure of a Singer catalog.
+        EnvoyError: If `value` does not have the structure of a Singer catalog, or what it selects
+            is not clear.
     """
     try:
         _CatalogValidator(CATALOG_SCHEMA).validate(value)
-        return Catalog.from_dict(dict(value))
+        catalog = Catalog.from_dict(dict(value))
     except (AttributeError, RecursionError, TypeError, ValidationError, ValueError):
         raise EnvoyError(NOT_A_CATALOG) from None
+    for name, entry in catalog.items():
+        for metadata in entry.metadata.values():
+            metadata.selected = _to_boolean(metadata.selected, name)
+            by_default = _to_boolean(metadata.selected_by_default, name)
+            metadata.selected_by_default = by_default
+    return catalog
+
+
+def _to_boolean(value: object, stream: str) -> bool | None:
+    """Return `selected`, also from text: the SDK selects what is "false"."""
+    values = {"true": True, "1": True, "false": False, "0": False}
+    boolean = values.get(str(value).lower(), value)
+    if boolean is None or isinstance(boolean, bool):
+        return boolean
+    raise EnvoyError(f"--catalog: `selected` of {printable(stream)} must be true or false.")
 
 
 def check_catalog(catalog: Catalog, streams: Mapping[str, Stream]) -> Iterator[str]:

@@ -305,6 +305,30 @@ def test_a_catalog_that_selects_nothing_is_rejected(value: dict[str, Any]) -> No
         tap(catalog=value)
 
 
+@pytest.mark.parametrize(
+    ("value", "is_selected"),
+    [("true", True), ("True", True), (1, True), ("false", False), ("FALSE", False), ("0", False)],
+)
+@pytest.mark.parametrize("name", ["selected", "selected-by-default"])
+def test_a_catalog_may_contain_booleans_as_text(name: str, value: Any, is_selected: bool) -> None:  # noqa: FBT001
+    entry = {
+        "tap_stream_id": "entries",
+        "metadata": [
+            {"breadcrumb": [], "metadata": {"selected": "true"}},
+            {"breadcrumb": ["properties", "fullName"], "metadata": {name: value}},
+        ],
+    }
+    (stream,) = tap(catalog={"streams": [entry]}).selected_streams
+    assert stream.mask["properties", "fullName"] == is_selected
+
+
+@pytest.mark.parametrize("value", ["no", "", 2, [], {}], ids=repr)
+def test_a_catalog_whose_selection_is_unclear_is_rejected(value: Any) -> None:
+    root = {"breadcrumb": [], "metadata": {"selected": value}}
+    with pytest.raises(EnvoyError, match="--catalog: `selected` of entries must be true or false"):
+        tap(catalog={"streams": [{"tap_stream_id": "entries", "metadata": [root]}]})
+
+
 def test_a_catalog_with_unknown_streams_is_warned_about(caplog: pytest.LogCaptureFixture) -> None:
     value = catalog("entries")
     value["streams"].append({"tap_stream_id": "issues"})
