@@ -94,6 +94,8 @@ class TokenCache:
                 if not folder.exists():
                     folder.mkdir(mode=0o700, exist_ok=True)
             lock = FileLock(f"{self._path}.lock", mode=0o600)
+            # If it cannot be created, `filelock` may wait for it instead of raising.
+            Path(lock.lock_file).touch(mode=0o600)
             try:
                 lock.acquire(timeout=self._lock_timeout)
             except Timeout:

@@ -1,6 +1,7 @@
 """The token cache between runs, and between taps that run at the same time."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,14 @@ def test_cache_that_cannot_be_written_aborts_the_run_before_a_token_is_spent(
         with pytest.raises(RunAbortedError, match="`token_cache`"):
             read_once(sandbox, path, refresh_token=token, **sandbox.client)
     assert sandbox.envoy.requests == []
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs procfs")
+def test_cache_whose_lock_cannot_be_created_is_reported_at_once(sandbox: Sandbox) -> None:
+    begin = time.monotonic()
+    with pytest.raises(RunAbortedError, match="`token_cache`"):
+        read_once(sandbox, Path("/proc/tokens.json"), **sandbox.login)
+    assert time.monotonic() - begin < 5
 
 
 @pytest.mark.parametrize("argument", ["--discover", "--about"])
