@@ -46,6 +46,9 @@ REFRESH_TOKEN_LIFETIME = 30 * 24 * 3600.0
 EXPIRY_MARGIN = 300.0
 """Seconds before its end at which an access token is renewed, or a tenth of its lifetime."""
 
+MAX_COMPANY_ID = 20
+"""Characters of a company's id; a longer text may be a token."""
+
 MAX_RESENDS = 3
 """How often a request is sent again after its access token was rejected."""
 
@@ -324,7 +327,8 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         now = self._now()
         lifetime = _seconds(response.get("expires_in"), ACCESS_TOKEN_LIFETIME)
         company = response.get("company_id")
-        self.company_id = company if isinstance(company, str) and company.isalnum() else None
+        is_id = isinstance(company, str) and company.isalnum() and len(company) <= MAX_COMPANY_ID
+        self.company_id = company if is_id else None
         refresh_token = response.get("refresh_token")
         if isinstance(refresh_token, str) and refresh_token:
             self.refresh_token = refresh_token

@@ -205,6 +205,7 @@ def test_failure_is_repeated_without_a_request(setup: Setup) -> None:
         ({"company_id": None}, "Signed in."),
         ({"company_id": 5}, "Signed in."),
         ({"company_id": "a b"}, "Signed in."),
+        ({"company_id": "a" * 21}, "Signed in."),
     ],
 )
 def test_sign_in_names_the_company(setup: Setup, changes: dict[str, Any], sentence: str) -> None:
