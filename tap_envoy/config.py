@@ -6,6 +6,7 @@ import difflib
 import importlib.util
 import ipaddress
 import json
+import logging
 import math
 import re
 import unicodedata
@@ -258,6 +259,13 @@ def load_dotenv_file() -> None:
         ConfigValidationError: If the file cannot be read, with the reason.
     """
     path = ".env"
+
+    def name_file(record: logging.LogRecord) -> bool:
+        record.msg, record.args = f"{path}: {record.getMessage()}", ()
+        return True
+
+    logger = logging.getLogger("dotenv.main")
+    logger.addFilter(name_file)
     try:
         path = find_dotenv(usecwd=True)
         if path:
@@ -270,6 +278,8 @@ def load_dotenv_file() -> None:
         reason = f"cannot be read ({error.strerror}); check that it exists and is readable"
     else:
         return
+    finally:
+        logger.removeFilter(name_file)
     raise ConfigValidationError("Invalid .env file", errors=[f"The file {path} {reason}."])
 
 

@@ -519,6 +519,16 @@ def test_load_dotenv_file_byte_order_mark_is_ignored(
     assert os.environ["TAP_ENVOY_USERNAME"] == "first"
 
 
+def test_load_dotenv_file_warning_about_quotes_names_the_file(
+    write_dotenv: Callable[[bytes], Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = write_dotenv(b"TAP_ENVOY_PASSWORD='so-secret\nTAP_ENVOY_USERNAME=second\n")
+    load_dotenv_file()
+    assert caplog.messages == [
+        f"{path}: python-dotenv could not parse statement starting at line 1"
+    ]
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
