@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
+import signal
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-gc.disable()  # until all is imported: looking through it for garbage takes a tenth of the start
-
-from tap_envoy.exceptions import EnvoyError  # noqa: E402
-from tap_envoy.tap import TapEnvoy  # noqa: E402
+if TYPE_CHECKING:
+    from types import FrameType
 
 
 def main() -> None:
     """Run the tap; an error that a user can fix is one line on stderr, with exit code 1."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _exit_at_once)  # until `TapEnvoy` handles them
+    gc.disable()  # until all is imported: looking through it for garbage takes a tenth of the start
+    from tap_envoy.exceptions import EnvoyError  # noqa: PLC0415
+    from tap_envoy.tap import TapEnvoy  # noqa: PLC0415
+
     gc.enable()
     gc.freeze()  # imported modules stay: scanning them again for garbage is wasted time
     try:
@@ -28,6 +35,10 @@ def main() -> None:
         sys.exit(1)
     finally:
         _stop_logging()
+
+
+def _exit_at_once(signum: int, _frame: FrameType | None) -> None:
+    os._exit(128 + signum)
 
 
 def _describe(error: Exception) -> str:

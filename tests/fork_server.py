@@ -14,7 +14,7 @@ import runpy
 import sys
 from typing import Any
 
-import tap_envoy.__main__  # noqa: F401  # what takes the second
+import tap_envoy.tap  # noqa: F401  # what takes the second
 
 
 def main() -> None:

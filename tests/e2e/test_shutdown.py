@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import Sandbox
-from tests.runner import ROOT, clean_environment
+from tests.runner import ROOT, clean_environment, run
 from tests.sandbox import ScriptedResponse
 from tests.sandbox.data import entries
 
@@ -184,6 +184,25 @@ def test_a_signal_ends_the_run_after_a_whole_line_and_a_last_state(
     reached = messages[-1]["value"]["bookmarks"]["entries"]["replication_key_value"]
     rows = [message["record"] for message in messages if message["type"] == "RECORD"]
     assert rows[-101]["signedInAt"] <= reached <= rows[-1]["signedInAt"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_during_the_imports_ends_the_program(number: signal.Signals) -> None:
+    program = f"""
+import os, sys
+
+class Sender:
+    def find_spec(self, name, *_):
+        if name == "tap_envoy.tap":
+            os.kill(os.getpid(), {number:d})
+
+sys.meta_path.insert(0, Sender())
+from tap_envoy.__main__ import main
+main()
+"""
+    stopped = run([sys.executable, "-c", program], environment=clean_environment())
+    assert stopped.code == 128 + number
+    assert stopped.out + stopped.err == ""
 
 
 @pytest.mark.parametrize("attempt", range(3))
