@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import click
 from singer_sdk import Tap
+from singer_sdk.cli import plugin_cli
 from singer_sdk.exceptions import (
     ConfigValidationError,
     MapExpressionError,
@@ -436,6 +437,24 @@ class TapEnvoy(Tap):
             raise
         ctx.exit(0 if is_successful else 1)
 
+    @plugin_cli
+    def cli(cls) -> click.Command:  # noqa: N805
+        """The command, once logging is set up.
+
+        Raises:
+            EnvoyError: If it cannot be set up, or stdout is closed.
+        """
+        path = os.environ.get("SINGER_SDK_LOG_CONFIG")
+        try:
+            if path is not None:
+                Path(path).stat()  # the SDK only warns if it does not exist
+            command = super().cli
+        except Exception as error:  # noqa: BLE001  # of `logging`, YAML, or an imported handler
+            raise _logging_error(error) from None
+        if sys.stdout is None:
+            raise EnvoyError("stdout is closed; redirect it to a target or to a file.")
+        return command
+
     @classmethod
     @override
     def get_singer_command(cls) -> click.Command:
@@ -448,6 +467,7 @@ class TapEnvoy(Tap):
                 option.is_eager = True  # `--test` needs it, wherever it is on the command line
             elif option.name == "test" and isinstance(option, click.Option):
                 option.help = TEST_HELP
+                option.metavar = "[=all|schema]"
         return command
 
 
@@ -456,6 +476,18 @@ def _validate(config: dict[str, Any], schema: dict[str, Any]) -> list[str]:
         return list(validate_config(config, schema))
     except RecursionError:
         return ["The settings are nested too deeply."]
+
+
+def _logging_error(error: Exception) -> EnvoyError:
+    """Return an error that names the variable by which logging cannot be set up."""
+    names = (name for name in ("TAP_ENVOY_LOGLEVEL", "LOGLEVEL") if os.environ.get(name))
+    level = next(names, None)
+    if level and os.environ[level].upper() not in logging.getLevelNamesMapping():
+        return EnvoyError(f"{level} must be DEBUG, INFO, WARNING, ERROR or CRITICAL.")
+    return EnvoyError(
+        "SINGER_SDK_LOG_CONFIG: the file is not a logging configuration that can be read "
+        f"({type(error).__name__}); correct it, or unset the variable."
+    )
 
 
 def _hide_sdk_details() -> None:

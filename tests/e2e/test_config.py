@@ -88,6 +88,29 @@ def test_settings_rate_from_a_file_is_a_number(sandbox: Sandbox, rate: Any) -> N
     assert len(sandbox.envoy.requests) > 1
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TAP_ENVOY_LOGLEVEL", "LOUD"),
+        ("TAP_ENVOY_LOGLEVEL", "10"),
+        ("SINGER_SDK_LOG_CONFIG", "gone.yaml"),
+        ("SINGER_SDK_LOG_CONFIG", "."),
+        ("SINGER_SDK_LOG_CONFIG", "broken.yaml"),
+        ("SINGER_SDK_LOG_CONFIG", "empty.yaml"),
+    ],
+)
+def test_settings_of_logging_that_are_not_valid_are_one_sentence(
+    tmp_path: Path, variable: str, value: str
+) -> None:
+    (tmp_path / "broken.yaml").write_text("handlers: [")
+    (tmp_path / "empty.yaml").touch()
+    run = run_tap("--discover", cwd=tmp_path, environment={variable: value})
+    assert run.code == 1
+    (sentence,) = run.err.splitlines()
+    assert variable in sentence
+    assert "Unexpected" not in sentence
+
+
 # From a .env file
 
 

@@ -76,6 +76,13 @@ def test_a_full_disk_ends_the_run_at_once(sandbox: Sandbox) -> None:
     assert_clean(err)
 
 
+def test_a_closed_stdout_is_one_sentence(sandbox: Sandbox) -> None:
+    program = (sys.executable, "-m", "tests.fast_tap", *sandbox.write_config())
+    command = ("sh", "-c", 'exec "$@" >&-', "sh", *program)
+    run(command, environment=clean_environment()).assert_failed("stdout is closed")
+    assert sandbox.envoy.requests == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_a_run_whose_target_neither_reads_nor_exits(
     sandbox: Sandbox, number: signal.Signals
