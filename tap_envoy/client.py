@@ -36,6 +36,7 @@ from tap_envoy.exceptions import (
     is_retryable,
 )
 from tap_envoy.http import EnvoySession, RateLimiter, parse_retry_after
+from tap_envoy.inputs import list_names
 from tap_envoy.pagination import Page
 from tap_envoy.prefetch import PrefetchPool
 from tap_envoy.progress import StreamProgress
@@ -466,7 +467,7 @@ class EnvoyStream(RESTStream[int]):
                 detail=detail,
             )
         problem = f"rejected the request for {self.path} (HTTP {status}){detail}"
-        if status < HTTPStatus.MULTIPLE_CHOICES:
+        if status < HTTPStatus.MULTIPLE_CHOICES or status == HTTPStatus.NOT_MODIFIED:
             problem = (
                 f"returned HTTP {status} instead of a complete list; check `api_url`, and for a "
                 "proxy in between"
@@ -566,7 +567,7 @@ class EnvoyStream(RESTStream[int]):
     def _report_mismatches(self, conformer: RecordConformer) -> None:
         """Warn of what Envoy sends and the schema does not have."""
         if conformer.unknown_properties:
-            names = ", ".join(sorted(conformer.unknown_properties))
+            names = list_names(conformer.unknown_properties, limit=MAX_UNKNOWN)
             self.logger.warning("%s: dropped unknown fields: %s.", self.name, names)
         if conformer.mismatched_properties:
             names = ", ".join(sorted(conformer.mismatched_properties))
@@ -574,6 +575,9 @@ class EnvoyStream(RESTStream[int]):
                 "%s: set values of an unexpected type to null: %s.", self.name, names
             )
 
+
+MAX_UNKNOWN = 20
+"""Unknown fields that a warning lists."""
 
 REPORT = "report this to the maintainers of the tap"
 
@@ -613,7 +617,8 @@ def is_error(payload: Mapping[str, Any]) -> bool:
     status = payload.get("status")
     is_error_word = isinstance(status, str) and status.strip().lower() in ERROR_WORDS
     has_error = bool(payload.get("error") or payload.get("errors"))
-    return has_error or is_error_word or payload.get("success") is False
+    is_failure = payload.get("success") is False or payload.get("ok") is False
+    return has_error or is_error_word or is_failure
 
 
 def parse_page(payload: Any) -> Page:

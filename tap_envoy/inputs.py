@@ -244,11 +244,11 @@ def check_catalog(catalog: Catalog, streams: Mapping[str, Stream]) -> Iterator[s
         _complete(entry, streams[name])
 
 
-def list_names(names: Iterable[Any]) -> str:
-    """Return names from a file in one line; more than a few are counted."""
+def list_names(names: Iterable[Any], *, limit: int = MAX_NAMES) -> str:
+    """Return names from a file or a response in one line; those beyond `limit` are counted."""
     texts = sorted({printable(name) for name in names})
-    more = f" and {len(texts) - MAX_NAMES} more" if len(texts) > MAX_NAMES else ""
-    return f"{', '.join(texts[:MAX_NAMES])}{more}"
+    more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
+    return f"{', '.join(texts[:limit])}{more}"
 
 
 def printable(name: object, length: int = 50) -> str:

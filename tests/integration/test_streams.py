@@ -170,6 +170,17 @@ def test_unknown_fields_are_named_once(sandbox: Sandbox, caplog: pytest.LogCaptu
     assert any("plusCode" in (row["address"] or {}) for row in rows)
 
 
+def test_unknown_fields_are_logged_in_a_short_printable_line(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    row = {"id": "1", "\x1b[31m\n|": 1, "x" * 1000: 1} | {f"yak{i:02}": 1 for i in range(99)}
+    sandbox.envoy.rows["locations"] = [row]
+    read(sandbox.tap())
+    (warning,) = warnings(caplog)
+    assert warning.startswith(f"locations: dropped unknown fields: [31m|, {'x' * 50}, yak00, ")
+    assert warning.endswith(", yak17 and 81 more.")
+
+
 def test_values_of_another_type_are_converted_or_null_with_one_warning(
     sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
