@@ -44,6 +44,7 @@ def test_success_without_rows_is_an_error_and_never_an_empty_list(
         {"status": "error", "message": "no access"},
         {"status": "Unauthorized", "detail": "no access"},
         {"success": False, "message": "no access"},
+        {"ok": False, "message": "no access"},
     ],
 )
 def test_empty_list_with_an_error_is_not_an_empty_list(
@@ -63,7 +64,7 @@ def test_empty_list_with_a_status_is_that_error(sandbox: Sandbox, error: dict[st
 
 @pytest.mark.parametrize(
     "more",
-    [{"status": "ok"}, {"status": 200, "code": 0}, {"status": "degraded"}, {"success": True}],
+    [{"status": "ok"}, {"status": 200, "code": 0}, {"status": "degraded"}, {"error": False}],
 )
 @pytest.mark.parametrize("rows", [[], [{"id": "1"}]])
 def test_harmless_status_beside_a_list_is_ignored(
@@ -86,10 +87,11 @@ def test_status_of_an_incomplete_list_ends_the_stream(sandbox: Sandbox, status: 
     assert len(sandbox.envoy.requests_for(LIST)) == 1
 
 
-def test_status_101_is_not_a_redirect(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize("status", [101, 304])
+def test_status_without_a_list_is_not_a_redirect(sandbox: Sandbox, status: int) -> None:
     with (
-        serve(lambda _request: Reply(101)) as address,
-        pytest.raises(EnvoyError, match="HTTP 101 instead of a complete list"),
+        serve(lambda _request: Reply(status)) as address,
+        pytest.raises(EnvoyError, match=f"HTTP {status} instead of a complete list"),
     ):
         read(sandbox.tap(api_url=address))
 
