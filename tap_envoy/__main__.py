@@ -22,6 +22,7 @@ def main() -> None:
     gc.disable()  # until all is imported: looking through it for garbage takes a tenth of the start
     from tap_envoy.exceptions import EnvoyError  # noqa: PLC0415
     from tap_envoy.tap import TapEnvoy  # noqa: PLC0415
+    from tap_envoy.writer import output_error  # noqa: PLC0415
 
     gc.enable()
     gc.freeze()  # imported modules stay: scanning them again for garbage is wasted time
@@ -29,6 +30,9 @@ def main() -> None:
         TapEnvoy.cli()
     except EnvoyError as error:
         TapEnvoy.logger.error("%s", error)
+        sys.exit(1)
+    except OSError as error:  # printing, as `--discover` does; all others are caught where raised
+        TapEnvoy.logger.error("%s", output_error(error))
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  # its text may hold a record's value
         TapEnvoy.logger.error("%s", _describe(error))

@@ -179,7 +179,7 @@ class BufferedMessageWriter(MsgSpecWriter):
             while not _flush():
                 _wait_until_writable()
         except OSError as error:
-            raise _output_closed(error) from None
+            raise output_error(error) from None
 
     def _append(self, message: Message) -> None:
         start = len(self._buffer)
@@ -229,7 +229,8 @@ def _wait_until_writable() -> None:
         selector.select(1.0)
 
 
-def _output_closed(error: OSError) -> RunAbortedError:
+def output_error(error: OSError) -> RunAbortedError:
+    """Return the error to raise because stdout cannot be written; what is buffered is dropped."""
     # Python flushes stdout once more at exit: what is left in its buffer must not fail again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return RunAbortedError(

@@ -67,8 +67,10 @@ def test_a_target_that_exits_ends_the_run_at_once(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_ends_the_run_at_once(sandbox: Sandbox) -> None:
-    with Path("/dev/full").open("wb") as full, start(sandbox.write_config(), stdout=full) as tap:
+@pytest.mark.parametrize("option", [[], ["--discover"], ["--about"], ["--test"], ["--help"]])
+def test_a_full_disk_ends_the_run_at_once(sandbox: Sandbox, option: list[str]) -> None:
+    arguments = (*sandbox.write_config(), *option)
+    with Path("/dev/full").open("wb") as full, start(arguments, stdout=full) as tap:
         assert tap.stderr is not None
         err = tap.stderr.read().decode()
     assert tap.returncode == 1
