@@ -9,13 +9,18 @@ from typing import IO, TYPE_CHECKING, Any
 from jsonschema import Draft202012Validator, validators
 from jsonschema.exceptions import ValidationError
 from singer_sdk.singerlib import Catalog, Schema
-from singer_sdk.singerlib.catalog import REPLICATION_FULL_TABLE, REPLICATION_INCREMENTAL
+from singer_sdk.singerlib.catalog import (
+    REPLICATION_FULL_TABLE,
+    REPLICATION_INCREMENTAL,
+    Metadata,
+    StreamMetadata,
+)
 
 from tap_envoy.exceptions import EnvoyError
 from tap_envoy.records import format_timestamp, normalize_timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from singer_sdk import Stream
@@ -235,7 +240,14 @@ def check_catalog(catalog: Catalog, streams: Mapping[str, Stream]) -> Iterator[s
         yield f"--catalog: ignoring unknown streams: {list_names(others)}."
     unknown = []
     for name, entry in selected.items():
+        if entry.metadata:  # without a root, the SDK selects a stream, but none of its properties
+            entry.metadata.setdefault((), StreamMetadata(selected=True))
         _check_replication(entry, streams[name])
+        if unknown_keys := set(_key_properties(entry)) - streams[name].schema["properties"].keys():
+            raise EnvoyError(
+                f"--catalog: `key_properties` of {name} names unknown properties: "
+                f"{list_names(unknown_keys)}."
+            )
         properties = _properties(entry) - streams[name].schema["properties"].keys()
         unknown += [f"{name}.{property_name}" for property_name in properties]
     if unknown:
@@ -267,6 +279,9 @@ def _check_replication(entry: CatalogEntry, stream: Stream) -> None:
     method = entry.replication_method or getattr(root, "forced_replication_method", None)
     key = entry.replication_key or getattr(root, "replication_key", None)
     if method == REPLICATION_FULL_TABLE:
+        entry.replication_key = None
+        if isinstance(root, StreamMetadata):
+            root.replication_key = None
         return
     if method not in {None, REPLICATION_INCREMENTAL}:
         raise EnvoyError(
@@ -285,6 +300,11 @@ def _check_replication(entry: CatalogEntry, stream: Stream) -> None:
     entry.replication_key = stream.replication_key
 
 
+def _key_properties(entry: CatalogEntry) -> Sequence[str]:
+    root = entry.metadata.get(())
+    return entry.key_properties or getattr(root, "table_key_properties", None) or ()
+
+
 def _complete(entry: CatalogEntry, stream: Stream) -> None:
     """Add the schema and the primary key that a short, hand-written entry leaves out."""
     if not entry.schema.properties:
@@ -295,7 +315,9 @@ def _complete(entry: CatalogEntry, stream: Stream) -> None:
         given = properties.get(name)
         if name in keys if given is None else not (given.type or given.anyOf):
             properties[name] = Schema.from_dict(definition)
-    root = entry.metadata.get(())
-    if not (entry.key_properties or getattr(root, "table_key_properties", None)):
+    if not _key_properties(entry):
         entry.key_properties = stream.primary_keys
+    for name in keys | set(_key_properties(entry)):
+        if metadata := entry.metadata.get(("properties", str(name))):
+            metadata.inclusion = Metadata.InclusionType.AUTOMATIC  # a target needs it
     entry.stream = stream.name

@@ -357,6 +357,17 @@ def test_a_short_catalog_is_completed() -> None:
     assert "fullName" in stream.effective_schema["properties"]
 
 
+def test_a_catalog_without_metadata_of_the_stream_selects_properties() -> None:
+    metadata = [
+        {"breadcrumb": ["properties", name], "metadata": {"selected": is_selected}}
+        for name, is_selected in (("id", False), ("fullName", True), ("email", False))
+    ]
+    run = tap(catalog={"streams": [{"tap_stream_id": "entries", "metadata": metadata}]})
+    (stream,) = run.selected_streams
+    mask = {name: stream.mask["properties", name] for name in ("id", "fullName", "email")}
+    assert mask == {"id": True, "fullName": True, "email": False}
+
+
 @pytest.mark.parametrize("definition", [None, {}, {"description": "no type"}], ids=repr)
 def test_a_catalog_whose_key_has_no_type_is_completed(definition: Any) -> None:
     properties = {"fullName": {"type": ["string"]}}
@@ -375,6 +386,7 @@ def test_a_catalog_whose_key_has_no_type_is_completed(definition: Any) -> None:
     ("stream", "changes", "part"),
     [
         ("entries", {"replication_key": "signedOutAt"}, "entries must be `signedInAt`"),
+        ("entries", {"key_properties": ["id", "zebra"]}, "entries names unknown properties: zebra"),
         ("entries", {"replication_method": "LOG_BASED"}, "must be FULL_TABLE or INCREMENTAL"),
         ("locations", {"replication_method": "INCREMENTAL"}, "cannot be read incrementally"),
         (
@@ -384,7 +396,7 @@ def test_a_catalog_whose_key_has_no_type_is_completed(definition: Any) -> None:
         ),
     ],
 )
-def test_a_catalog_with_another_replication_is_rejected(
+def test_a_catalog_with_another_key_or_replication_is_rejected(
     stream: str, changes: dict[str, Any], part: str
 ) -> None:
     with pytest.raises(EnvoyError, match=f"--catalog: .*{part}"):
@@ -396,6 +408,21 @@ def test_a_catalog_may_ask_for_the_whole_stream_and_keeps_its_bookmark() -> None
     run = tap(catalog=value, state=bookmark())
     assert run.streams["entries"].replication_method == "FULL_TABLE"
     assert run.state == bookmark()
+
+
+def test_a_catalog_may_name_a_replication_key_for_the_whole_stream() -> None:
+    value = catalog("locations", replication_method="FULL_TABLE", replication_key="zebra")
+    assert tap(catalog=value).streams["locations"].replication_method == "FULL_TABLE"
+
+
+def test_a_catalog_cannot_deselect_the_keys() -> None:
+    names = ("id", "signedInAt", "flowId", "email")
+    metadata = [{"breadcrumb": [], "metadata": {"selected": True}}] + [
+        {"breadcrumb": ["properties", name], "metadata": {"selected": False}} for name in names
+    ]
+    entry = {"tap_stream_id": "entries", "key_properties": ["flowId"], "metadata": metadata}
+    (stream,) = tap(catalog={"streams": [entry]}).selected_streams
+    assert [stream.mask["properties", name] for name in names] == [True, True, True, False]
 
 
 @given(
