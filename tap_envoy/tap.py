@@ -198,8 +198,10 @@ class TapEnvoy(Tap):
         except (MapExpressionError, StreamMapConfigError) as error:
             raise EnvoyError(f"`stream_maps`: {error}") from None
         except Exception as error:  # noqa: BLE001  # `__alias__` may be an expression
-            kind = type(error).__name__
-            raise EnvoyError(f"`stream_maps`: an `__alias__` is not valid ({kind}).") from None
+            place = "`stream_maps`: an `__alias__`"
+            if "flattening_max_key_length" in self.config:
+                place = f"`flattening_max_key_length`, or in {place},"
+            raise EnvoyError(f"{place} is not valid ({type(error).__name__}).") from None
         guard_expressions(self.mapper)
 
     def _register_streams(self) -> None:

@@ -508,6 +508,12 @@ def test_a_stream_map_with_a_typing_error_is_rejected(maps: dict[str, Any], part
     assert part in " ".join(texts)
 
 
+def test_flattening_to_keys_without_a_letter_is_rejected() -> None:
+    flattening = {"flattening_enabled": True, "flattening_max_depth": 3}
+    with pytest.raises(EnvoyError, match=r"`flattening_max_key_length`.* is not valid"):
+        tap(config={**flattening, "flattening_max_key_length": 1})
+
+
 @pytest.mark.parametrize(
     ("maps", "where"),
     [
