@@ -173,7 +173,6 @@ class EnvoyStream(RESTStream[int]):
         self._api = api
         self._writer = writer
         self._map_error: EnvoyError | None = None
-        self._time_extracted = api.run_start
         super().__init__(tap)
 
     @property
@@ -267,7 +266,12 @@ class EnvoyStream(RESTStream[int]):
             with pool, self.get_http_request_counter() as requests_made:
                 for batch in reader.read(pool):
                     requests_made.increment(self.progress.requests - requests_made.value)
-                    self._time_extracted = datetime.now(UTC)
+                    self._message = RecordMessage(
+                        stream=self.name,
+                        record={},
+                        version=self._stream_version,
+                        time_extracted=datetime.now(UTC),
+                    )
                     if batch.resets_bookmark:
                         self._set_bookmark(first_bookmark)
                     yield from self._checked(batch.records)
@@ -549,12 +553,8 @@ class EnvoyStream(RESTStream[int]):
             except EnvoyError as error:
                 self._map_error = error
             return
-        yield RecordMessage(
-            stream=self.name,
-            record=record,
-            version=self._stream_version,
-            time_extracted=self._time_extracted,
-        )
+        self._message.record = record
+        yield self._message
 
     @cached_property
     def _is_passed_on(self) -> bool:
