@@ -50,7 +50,7 @@ from tap_envoy.records import (
 from tap_envoy.slices import EARLIEST_DATE, SingleSlice, TimeRange, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping
+    from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 
     from singer_sdk import Tap
 
@@ -325,20 +325,7 @@ class EnvoyStream(RESTStream[int]):
         is_probe: bool,  # noqa: FBT001
     ) -> Page:
         """Request a page with retries, and make its records match the schema."""
-        attempts = itertools.count()
-
-        def request() -> Page:
-            if not is_wanted():
-                raise EnvoyError("The stream is not read any further.")
-            self.progress.count_request(retried=next(attempts) > 0)
-            try:
-                return self._request_page(params)
-            except TransientError as error:
-                if is_probe and error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-                    raise RequestRejectedError(str(error), status=error.status) from None
-                raise
-
-        page = self.request_decorator(request)()
+        page = self._request_with_retries(is_wanted, params, is_probe, itertools.count())
         for record in page.records:
             conformer.conform(record)
         if self._is_incremental and self.replication_key in conformer.mismatched_properties:
@@ -347,6 +334,28 @@ class EnvoyStream(RESTStream[int]):
                 "this to the maintainers of the tap."
             )
         return page
+
+    @cached_property
+    def _request_with_retries(self) -> Callable[..., Page]:
+        return self.request_decorator(self._request_wanted_page)
+
+    def _request_wanted_page(
+        self,
+        is_wanted: Callable[[], bool],
+        params: dict[str, Any],
+        is_probe: bool,  # noqa: FBT001
+        attempts: Iterator[int],
+    ) -> Page:
+        """Request a page, unless the stream is not read any further."""
+        if not is_wanted():
+            raise EnvoyError("The stream is not read any further.")
+        self.progress.count_request(retried=next(attempts) > 0)
+        try:
+            return self._request_page(params)
+        except TransientError as error:
+            if is_probe and error.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+                raise RequestRejectedError(str(error), status=error.status) from None
+            raise
 
     # Requests and responses
 
