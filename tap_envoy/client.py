@@ -479,18 +479,18 @@ class EnvoyStream(RESTStream[int]):
                 status=status,
                 detail=detail,
             )
-        problem = f"rejected the request for {self.path} (HTTP {status}){detail}"
+        text = f"Envoy rejected the request for {self.path} (HTTP {status}){detail}."
         if status < HTTPStatus.MULTIPLE_CHOICES or status == HTTPStatus.NOT_MODIFIED:
-            problem = (
-                f"returned HTTP {status} instead of a complete list; check `api_url`, and for a "
-                "proxy in between"
+            text = (
+                f"Envoy returned HTTP {status} instead of a complete list; check `api_url`, and "
+                "for a proxy in between."
             )
         elif status < HTTPStatus.BAD_REQUEST:
-            problem = (
-                f"returned a redirect (HTTP {status}), which is not followed, so that credentials "
-                "reach no other host; check `api_url`"
+            text = (
+                f"Envoy returned a redirect (HTTP {status}), which is not followed, so that "
+                "credentials reach no other host; check `api_url`."
             )
-        return EnvoyError(f"Envoy {problem}.")
+        return EnvoyError(text)
 
     # Bookmarks
 

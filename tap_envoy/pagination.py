@@ -158,6 +158,8 @@ class Pass:
         is_complete: Whether the pass reached the end of the list.
         repeats_first: Whether the second page was the first one again.
         is_single_response: Whether one response is all that can be read.
+        splits_time: Whether a page began between rows of one time, which may change places.
+        was_short: Whether the newest page is short, and the next one shows whether it is the last.
     """
 
     plan: Iterator[PageRequest]
@@ -178,6 +180,8 @@ class Pass:
     is_complete: bool = False
     repeats_first: bool = False
     is_single_response: bool = False
+    splits_time: bool = False
+    was_short: bool = False
 
     @property
     def is_second(self) -> bool:
@@ -289,6 +293,13 @@ class SlicePaginator:
         return self._pass.is_overlapping
 
     @property
+    def is_complete_so_far(self) -> bool:
+        """Whether no row before the end of the newest page is missing, as far as can be proven."""
+        current = self._pass
+        is_in_doubt = current.has_gap or current.is_disordered or current.splits_time
+        return current.is_overlapping and not is_in_doubt and not self.is_torn
+
+    @property
     def repeats_first(self) -> bool:
         """Whether the newest page is the first one again."""
         return self._pass.repeats_first
@@ -338,8 +349,11 @@ class SlicePaginator:
                 self._end_single_response()
             case Verdict.END:
                 current.is_complete = True
-                self.is_settled = self._is_proven()
-                self.is_torn = not self.is_settled
+                if self._ends_at_cap():
+                    self._stop_short()
+                else:
+                    self.is_settled = self._is_proven()
+                    self.is_torn = not self.is_settled
             case Verdict.TORN:
                 current.has_gap = self.is_torn = True
                 self.can_continue = not current.is_disordered
@@ -438,11 +452,14 @@ class SlicePaginator:
         if current.is_overlapping and current.is_second:
             self._overlaps = False  # perhaps it is the number of rows that is not accepted
             return Verdict.TORN
-        # A total of one page's rows may count these alone.
+        # A total of one page's rows may count these alone, and one that is a round number may be a
+        # cap: the overlapping pages of a quiet list do not go past its end.
+        may_be_cap = total == TOTAL_CAP or (current.is_overlapping and not (total or 0) % 100)
         has_all = total is not None and len(current.first_ids) < total <= len(current.ids)
-        is_past_end = rejection.status == HTTPStatus.NOT_FOUND and not current.is_overlapping
-        if (has_all and total != TOTAL_CAP) or is_past_end:
-            current.has_gap = True
+        is_not_found = rejection.status == HTTPStatus.NOT_FOUND and not self.rejection
+        is_past_end = is_not_found and not current.is_overlapping
+        if (has_all and not may_be_cap) or is_past_end or current.was_short:
+            current.has_gap |= not current.was_short
             return Verdict.END
         if current.is_second and current.size != self._behavior.page_size:
             return Verdict.WHOLE
@@ -457,10 +474,13 @@ class SlicePaginator:
     ) -> Verdict:
         """Check that a page continues the one before it."""
         current, behavior = self._pass, self._behavior
+        if current.was_short and current.ids.issuperset(ids):
+            return Verdict.END
         known = self._count_known(ids)
         current.has_gap |= not known
         current.has_hole |= not known and bool(ids)
         current.is_disordered |= known > 0 and self._is_disordered(request, records, ids, known)
+        current.splits_time |= self._splits_time(records, known)
         if current.is_second and (verdict := self._judge_second(request, ids, known)):
             return verdict
         if len(ids) > request.per_page:
@@ -470,10 +490,20 @@ class SlicePaginator:
         if is_unconnected or known == request.per_page:
             return Verdict.TORN
         if len(ids) == request.per_page:
+            current.was_short = False
             return Verdict.CONTINUE
         # A server that falls back to another size sends rows that are out of place.
         behavior.can_overlap = behavior.can_overlap and not current.is_disordered
-        return Verdict.END
+        return self._end_after_short_page(ids)
+
+    def _end_after_short_page(self, ids: list[str]) -> Verdict:
+        """Return whether a short page ends the list; without a `total`, no more rows may follow.
+
+        A server that hides rows after it has made the pages sends short ones in between.
+        """
+        current = self._pass
+        current.was_short = self.total is None and not current.ids.issuperset(ids)
+        return Verdict.CONTINUE if current.was_short else Verdict.END
 
     def _judge_second(self, request: PageRequest, ids: list[str], known: int) -> Verdict | None:
         """Learn from the second page how the endpoint counts pages, or return None."""
@@ -502,7 +532,10 @@ class SlicePaginator:
             current.is_disordered |= not is_last_again or ids != current.tail[-len(ids) :]
             return Verdict.END
         current.is_disordered |= not current.ids.isdisjoint(ids)
-        return Verdict.END if len(ids) < current.size else Verdict.CONTINUE
+        if len(ids) < current.size:
+            return self._end_after_short_page(ids)
+        current.was_short = False
+        return Verdict.CONTINUE
 
     @property
     def _must_check_numbering(self) -> bool:
@@ -530,10 +563,14 @@ class SlicePaginator:
         tail = iter(current.tail)  # of which some may be deleted by now
         if not all(key in tail for key in ids[:known]):
             return True
-        field = self._time_field
-        if field is None or known == len(ids):
-            return False
         # Rows of one time may change places, which looks like an insertion or a deletion.
+        return self._splits_time(records, known)
+
+    def _splits_time(self, records: list[Record], known: int) -> bool:
+        """Return whether the first new row has the time of the last known one."""
+        field = self._time_field
+        if field is None or not 0 < known < len(records):
+            return False
         return bool(records[known].get(field) == records[known - 1].get(field))
 
     # What follows
@@ -626,6 +663,12 @@ class SlicePaginator:
         if not current.has_gap and (current.is_overlapping or is_short):
             return True
         return self._agrees() and not current.has_hole
+
+    def _ends_at_cap(self) -> bool:
+        """Return whether pages are empty beyond a depth: no list that is quiet ends at a gap."""
+        current = self._pass
+        has_gap = current.has_gap and not (current.has_hole or current.is_second)
+        return current.is_overlapping and has_gap and self._agrees()
 
     def _agrees(self) -> bool:
         """Return whether this pass brought the same rows as the one before.

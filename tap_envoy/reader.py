@@ -440,7 +440,7 @@ class StreamReader:
     def _sorted_bookmark(self, active: ActiveSlice) -> str | None:
         """Return the time up to which no row is missing, if the order is proven."""
         paginator = active.paginator
-        if self._order is None or paginator.is_torn or not self._wants_bookmark:
+        if self._order is None or not (self._wants_bookmark and paginator.is_complete_so_far):
             return None
         return self._order.bookmark(active.part, paginator, active.latest, self._emitted)
 

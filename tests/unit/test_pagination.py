@@ -595,6 +595,53 @@ def test_endpoint_without_page_parameter_has_one_response(count: int) -> None:
     assert len(endpoint.requests) == 1
 
 
+# Short pages, and caps
+
+
+def hides(page: PageRequest, rows: list[str]) -> list[str]:
+    """Serve pages of which one row in 37 is hidden afterwards."""
+    return [row for row in serve_pages(page, rows) if int(row[2:]) % 37]
+
+
+@pytest.mark.parametrize("per_page", [50, 100])
+@pytest.mark.parametrize("count", [38, 120, 875])
+def test_short_page_without_a_total_does_not_end_a_list(count: int, per_page: int) -> None:
+    endpoint = Endpoint(count, hides, behavior=EndpointBehavior(per_page, first_page=1))
+    assert set(endpoint.read(2000)) == set(hides(PageRequest(1, count), endpoint.rows))
+    assert endpoint.paginator.is_settled
+
+
+@pytest.mark.parametrize("status", [404, 400])
+def test_rejected_page_after_a_short_one_ends_the_list(status: int) -> None:
+    def serve(page: PageRequest, rows: list[str]) -> list[str]:
+        return serve_pages(page, rows) or reject(status)
+
+    endpoint = Endpoint(250, serve)
+    assert endpoint.read() == endpoint.rows
+    assert endpoint.paginator.is_settled
+    assert endpoint.passes == 1
+
+
+@pytest.mark.parametrize("beyond", [list, lambda: reject(404)], ids=["empty", "404"])
+def test_cap_is_not_taken_for_the_end_of_a_list(beyond: Callable[[], list[str]]) -> None:
+    def serve(page: PageRequest, rows: list[str]) -> list[str]:
+        return serve_pages(page, rows) if page.end <= 300 else beyond()
+
+    endpoint = Endpoint(900, serve)
+    endpoint.read()
+    assert endpoint.paginator.is_too_deep
+    assert not endpoint.paginator.is_settled
+
+
+def test_total_that_is_capped_with_the_depth_is_not_the_end() -> None:
+    def serve(page: PageRequest, rows: list[str]) -> list[str]:
+        return serve_pages(page, rows) if page.end <= 300 else reject(400)
+
+    endpoint = Endpoint(900, serve, total=300, max_depth=300)
+    endpoint.read()
+    assert endpoint.paginator.is_too_deep
+
+
 # Numbering
 
 

@@ -215,6 +215,25 @@ def test_interrupted_run_of_a_list_whose_later_groups_begin_later_misses_nothing
         assert not simulate("entries", rows, quirks, stop_after=count).passed_by_bookmark
 
 
+@pytest.mark.parametrize("quirks", [{"fixed_size": 50}, {"rejected": {"perPage"}}], ids=str)
+def test_bookmark_does_not_pass_rows_that_plain_pages_may_have_missed(
+    quirks: dict[str, Any],
+) -> None:
+    changes = [Change("entries", 9, "delete", number) for number in (0, 1, 2)]
+    outcome = simulate("entries", rows_of("entries", 1500), Quirks(**quirks), changes=changes)
+    assert outcome.error is None
+    assert_nothing_lost(outcome)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_bookmark_does_not_pass_rows_that_change_places(seed: int) -> None:
+    rows = rows_of("entries", 1300)
+    for row in rows[650:950]:
+        row["signedInAt"] = rows[650]["signedInAt"]
+    outcome = simulate("entries", rows, Quirks(unstable=True, meta="missing"), seed=seed)
+    assert not outcome.passed_by_bookmark
+
+
 @pytest.mark.parametrize(("sites", "meta"), [(3, "honest"), (3, "missing"), (1, "honest")])
 def test_bookmark_moves_while_a_list_is_read(sites: int, meta: Any) -> None:
     rows = [
