@@ -114,12 +114,12 @@ class Probes:
     """Requests that tell what the pages of a slice leave open; each is None if it cannot.
 
     Attributes:
-        count_all: Returns the `total` of the list without the filter of the slice.
+        count_others: Returns the `total` that comes with a filter for other rows.
         reversed_ids: Returns the ids of the first page in descending order.
         first_row: Returns a page of one row.
     """
 
-    count_all: Callable[[], int | None] | None = None
+    count_others: Callable[[], int | None] | None = None
     reversed_ids: Callable[[], list[str]] | None = None
     first_row: Callable[[], Page] | None = None
 
@@ -694,7 +694,7 @@ class SlicePaginator:
         total = self.total
         if total is None or len(self._pass.ids) >= total:
             return False
-        if self._probes.count_all is not None and self._probes.count_all() == total:
+        if self._probes.count_others is not None and self._probes.count_others() == total:
             self._behavior.has_credible_total = False  # it does not respect the filter
             return False
         return True

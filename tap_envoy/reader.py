@@ -240,12 +240,13 @@ class StreamReader:
 
     def _activate(self, part: StreamSlice) -> ActiveSlice:
         has_filter = bool(part.params) and self._query.has_filter
+        others = self._slicer.elsewhere(part, self._range.now)
         paginator = SlicePaginator(
             self._behavior,
             max_depth=self._slicer.max_depth,
             time_field=self._slicer.time_field if self._slicer.is_sorted else None,
             probes=Probes(
-                count_all=partial(self._count, StreamSlice()) if has_filter else None,
+                count_others=partial(self._count, others) if has_filter else None,
                 reversed_ids=partial(self._reversed_ids, part) if self._query.has_sort else None,
                 first_row=partial(self._request, part),
             ),

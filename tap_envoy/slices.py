@@ -30,6 +30,9 @@ FILTER_TOLERANCE = timedelta(days=1)
 PRECISION = timedelta(hours=1)
 """A row that reaches beyond its slice by more than this need not lie within it."""
 
+FAR_AHEAD = timedelta(days=365)
+"""A slice so far ahead has other rows than one that was read, or none."""
+
 MIN_LENGTH = timedelta(days=1)
 """Rows that have a length are taken to be as long as this, even if all that came are shorter."""
 
@@ -129,6 +132,11 @@ class SingleSlice:
         for index, variant in enumerate(self.variants):
             yield StreamSlice(params=variant, is_optional=index > 0)
 
+    def elsewhere(self, part: StreamSlice, _now: datetime) -> StreamSlice:
+        """Return a slice with other rows."""
+        others = (variant for variant in self.variants if variant != part.params)
+        return StreamSlice(params=next(others, {}))
+
     def times(self, record: Record) -> tuple[str, str] | None:
         """Return when a row begins and ends."""
         return _times(record, self.time_field, self.end_field) if self.time_field else None
@@ -141,12 +149,12 @@ class SortedSlicer:
     Attributes:
         time_field: The property it is sorted by.
         start_param: The filter by earliest time.
-        group_field: The property by which Envoy may group the rows before it sorts them.
+        group_fields: The properties by which Envoy may group the rows before it sorts them.
     """
 
     time_field: str
     start_param: str
-    group_field: str = "locationId"
+    group_fields: tuple[str, ...] = ("locationId", "flowId")
     max_depth: ClassVar[int | None] = MAX_DEPTH
     is_sorted: ClassVar[bool] = True
 
@@ -162,6 +170,10 @@ class SortedSlicer:
     def following(self, time: datetime) -> StreamSlice:
         """Return what is left of a slice that was read up to a time."""
         return self._slice(StreamSlice(start=time, is_continuation=True))
+
+    def elsewhere(self, _part: StreamSlice, now: datetime) -> StreamSlice:
+        """Return a slice with other rows."""
+        return self._slice(StreamSlice(start=now + FAR_AHEAD))
 
     def widened(self, part: StreamSlice) -> StreamSlice | None:
         """Return a slice that overlaps further with the one before it; None if that is in vain."""
@@ -217,6 +229,11 @@ class WindowSlicer:
         while start < end:
             yield self._slice(StreamSlice(start, min(start + self.max_window, end)))
             start += self.step
+
+    def elsewhere(self, part: StreamSlice, now: datetime) -> StreamSlice:
+        """Return a slice with other rows."""
+        width = part.end - part.start if part.start and part.end else timedelta(days=1)
+        return self._slice(StreamSlice(now + FAR_AHEAD, now + FAR_AHEAD + width))
 
     def halves(
         self,

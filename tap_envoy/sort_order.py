@@ -31,7 +31,7 @@ class Alternation:
     """
 
     count: int = 0
-    _groups: set[Any] = field(default_factory=set)
+    groups: set[Any] = field(default_factory=set)
     _last: Any = None
 
     @property
@@ -39,12 +39,19 @@ class Alternation:
         """Whether the list does not go group by group."""
         return self.count >= MIN_ALTERNATIONS
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether there are several groups, and the list may go group by group."""
+        return len(self.groups) > 1 and not self.is_shown
+
     def note(self, groups: Iterable[Any]) -> None:
-        """Take in the groups of new rows, in their order."""
+        """Take in the groups of new rows, in their order; None for a row without one."""
         for group in groups:
-            if group != self._last and group in self._groups:
+            if group is None:
+                continue
+            if group != self._last and group in self.groups:
                 self.count += 1
-            self._groups.add(group)
+            self.groups.add(group)
             self._last = group
 
 
@@ -70,15 +77,16 @@ class SortOrder:
         self._slicer = slicer
         self._count = count
         self._newest = newest
-        self._alternation = Alternation()
+        self._alternations = {name: Alternation() for name in slicer.group_fields}
         self._is_proven = False
         self._proven_until: str | None = None
         self._proof_after = ROWS_BEFORE_PROOF
 
     def note(self, new: list[Record]) -> None:
         """Take in the new rows of a page, in their order."""
-        if not self._alternation.is_shown:
-            self._alternation.note(record.get(self._slicer.group_field) for record in new)
+        for name, alternation in self._alternations.items():
+            if not alternation.is_shown:
+                alternation.note(record.get(name) for record in new)
 
     def bookmark(
         self, part: StreamSlice, paginator: SlicePaginator, latest: str | None, emitted: int
@@ -112,14 +120,21 @@ class SortOrder:
         if newest is None or times is None or times[0] < (latest or ""):
             return False
         # It is the last row where groups come in the same order in both directions, too.
-        is_last = newest["id"] == paginator.last_id and self._alternation.is_shown
+        is_last = newest["id"] == paginator.last_id and self._alternates
         self._is_proven = is_last or newest["id"] not in paginator.ids
         return self._is_proven
 
     @property
     def _is_certain(self) -> bool:
         """Whether the rest of the list is sorted too, and not only what came."""
-        return self._is_proven and self._alternation.is_shown
+        return self._is_proven and self._alternates
+
+    @property
+    def _alternates(self) -> bool:
+        """Whether the rows alternate between groups, or have none."""
+        grouped = [each for each in self._alternations.values() if each.groups]
+        is_shown = any(each.is_shown for each in grouped) or not grouped
+        return is_shown and not any(each.is_missing for each in grouped)
 
     def _do_counts_agree(self, paginator: SlicePaginator, latest: str | None) -> bool | None:
         """Compare how many rows are older than `latest` with how many came.

@@ -386,14 +386,14 @@ def test_total_that_is_too_small_is_ignored(total: int) -> None:
 
 
 def test_total_without_effect_of_the_filter_is_ignored() -> None:
-    endpoint = Endpoint(250, total=900, probes=Probes(count_all=lambda: 900))
+    endpoint = Endpoint(250, total=900, probes=Probes(count_others=lambda: 900))
     assert endpoint.read() == endpoint.rows
     assert endpoint.passes == 1
     assert not endpoint.behavior.has_credible_total
 
 
 def test_total_that_the_filter_affects_is_believed() -> None:
-    endpoint = Endpoint(250, total=300, probes=Probes(count_all=lambda: 900))
+    endpoint = Endpoint(250, total=300, probes=Probes(count_others=lambda: 900))
     with pytest.raises(EnvoyError, match="reports 300 rows"):
         endpoint.read()
 
