@@ -705,8 +705,9 @@ class SlicePaginator:
         probes = self._probes
         if probes.first_row and rows > 1 and rows == total:
             first = probes.first_row()
-            # A total that is one then counts this page alone.
-            behavior.has_credible_total = len(first.records) != 1 or first.total == total
+            # A total that is one then counts this page alone; it may do so if there is no page.
+            is_same = len(first.records) == 1 and first.total == total
+            behavior.has_credible_total = is_same or (behavior.is_paged and len(first.records) > 1)
             total = self.total
         last = probes.reversed_ids() if probes.reversed_ids else self._pass.first_ids
         if last != self._pass.first_ids:

@@ -20,6 +20,7 @@ from tap_envoy.records import format_timestamp
 from tap_envoy.slices import (
     FILTER_TOLERANCE,
     MAX_DEPTH,
+    MIN_LENGTH,
     OVERLAP,
     SingleSlice,
     SortedSlicer,
@@ -167,6 +168,7 @@ class StreamReader:
         self._ids_before: set[str] = set()
         self._resets_bookmark = False
         self._longest: timedelta | None = timedelta(0)
+        self._overlap: timedelta | None = None
         self._begin(endpoint.slicer)
 
     def _begin(self, slicer: Slicer) -> None:
@@ -369,6 +371,10 @@ class StreamReader:
                 f"Envoy does not sort by `{self._slicer.time_field}`; reading the whole list."
             )
             self._restart(self._single_slice())
+        elif self._overlap and self._longest and self._longest > self._overlap:
+            # A row may lie in neither half of a window. Doubling bounds the number of restarts.
+            self._longest, self._overlap = 2 * self._longest, None
+            self._restart(self._slicer)
         elif paginator.is_settled:
             self._finish(active)
             if isinstance(self._slicer, WindowSlicer) and self._latest:
@@ -450,7 +456,12 @@ class StreamReader:
     def _finish(self, active: ActiveSlice) -> None:
         """Go on after a slice that is settled."""
         self._active.popleft()
-        self._recent_ids.append(active.paginator.ids)
+        ids = active.paginator.ids
+        if active.part.is_optional and ids and ids in self._recent_ids:
+            params = active.part.params.items()
+            wanted = " and ".join(f"`{name}={value}`" for name, value in params)
+            self._warn(f"Envoy ignores {wanted}; check that such rows are not missing.")
+        self._recent_ids.append(ids)
         if not self._active and (part := next(self._slices, None)):
             self._active.append(self._activate(part))
         latest, following = active.latest, self._active[0].part.start if self._active else None
@@ -519,6 +530,9 @@ class StreamReader:
                 seen = parse_time(active.earliest), parse_time(active.latest)
             longest = self._longest if slicer.end_field else None
             halves = slicer.halves(part, seen, known_ids, paginator.total, longest)
+            if longest is not None:
+                overlap = max(longest, MIN_LENGTH)
+                self._overlap = min(self._overlap or overlap, overlap)
             self._active.popleft()
             self._active.extendleft(self._activate(half) for half in reversed(halves))
             return

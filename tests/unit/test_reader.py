@@ -335,6 +335,33 @@ def test_reservations_are_read_whatever_a_window_means(window: Any, days: float)
 
 
 @pytest.mark.parametrize("window", ["begins", "overlaps", "within"])
+def test_long_reservation_across_halves_of_a_window_is_read(window: Any) -> None:
+    """It is not among the rows that came before the window was halved, but another one comes."""
+    now = datetime.now(UTC)
+    rows = data.reservations(700, now - timedelta(days=58), hours=2)
+    for first in (43, 20):
+        begin, end = (format_time(now - timedelta(days=days)) for days in (first, first - 6))
+        rows.append({**rows[0], "id": f"d-{first}", "startTime": begin, "endTime": end})
+    quirks = Quirks(window=window, max_rows=300)
+    outcome = simulate("reservations", rows, quirks, start=now - timedelta(days=70))
+    assert outcome.error is None
+    assert not outcome.missing
+
+
+def test_total_of_one_response_is_not_that_of_the_list() -> None:
+    quirks = Quirks(rejected={"page", "sort", "perPage"}, total="page")
+    outcome = simulate("entries", rows_of("entries", 250), quirks)
+    assert outcome.error is not None
+    assert_nothing_lost(outcome)
+
+
+def test_rooms_that_are_desks_again_are_reported() -> None:
+    outcome = simulate("spaces", rows_of("spaces", 60), Quirks(ignored={"type"}))
+    assert_complete(outcome)
+    assert outcome.warnings == ["Envoy ignores `type=ROOM`; check that such rows are not missing."]
+
+
+@pytest.mark.parametrize("window", ["begins", "overlaps", "within"])
 @pytest.mark.parametrize("rejected", ["startTime", "endTime"])
 def test_reservations_by_default_are_not_taken_for_all(window: Any, rejected: str) -> None:
     """A booking that began before the default window does not show that there is none."""
