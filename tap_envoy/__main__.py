@@ -27,12 +27,17 @@ def main() -> None:
     gc.enable()
     gc.freeze()  # imported modules stay: scanning them again for garbage is wasted time
     try:
-        TapEnvoy.cli()
+        try:
+            TapEnvoy.cli()
+        finally:
+            print(end="", flush=True)  # noqa: T201  # at exit it would be too late for a sentence
     except EnvoyError as error:
         TapEnvoy.logger.error("%s", error)
         sys.exit(1)
     except OSError as error:  # printing, as `--discover` does; all others are caught where raised
         TapEnvoy.logger.error("%s", output_error(error))
+        # What is left in the buffer would fail again at exit, with exit code 120.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  # its text may hold a record's value
         TapEnvoy.logger.error("%s", _describe(error))
