@@ -36,8 +36,6 @@ def main() -> None:
         sys.exit(1)
     except OSError as error:  # printing, as `--discover` does; all others are caught where raised
         TapEnvoy.logger.error("%s", output_error(error))
-        # What is left in the buffer would fail again at exit, with exit code 120.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except Exception as error:  # noqa: BLE001  # its text may hold a record's value
         TapEnvoy.logger.error("%s", _describe(error))
