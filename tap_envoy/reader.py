@@ -297,7 +297,7 @@ class StreamReader:
         if error.status not in {HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY}:
             raise error
         if active.part.is_optional:
-            wanted = ", ".join(f"`{name}={value}`" for name, value in active.part.params.items())
+            wanted = active.part.description
             self._warn(f"Envoy rejected {wanted} (HTTP {error.status}){error.detail}; skipping it.")
             self._active.remove(active)
             return
@@ -458,8 +458,7 @@ class StreamReader:
         self._active.popleft()
         ids = active.paginator.ids
         if active.part.is_optional and ids and ids in self._recent_ids:
-            params = active.part.params.items()
-            wanted = " and ".join(f"`{name}={value}`" for name, value in params)
+            wanted = active.part.description
             self._warn(f"Envoy ignores {wanted}; check that such rows are not missing.")
         self._recent_ids.append(ids)
         if not self._active and (part := next(self._slices, None)):

@@ -90,6 +90,11 @@ class StreamSlice:
     known_ids: frozenset[str] = frozenset()
     parent_total: int | None = None
 
+    @property
+    def description(self) -> str:
+        """The query parameters, as a message names them."""
+        return " and ".join(f"`{name}={value}`" for name, value in self.params.items())
+
     def excludes(self, times: tuple[str, str]) -> bool:
         """Return whether a row from one time to another lies clearly outside the slice."""
         first, last = times
