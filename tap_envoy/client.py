@@ -51,6 +51,7 @@ from tap_envoy.slices import EARLIEST_DATE, SingleSlice, TimeRange, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+    from contextlib import AbstractContextManager
 
     from singer_sdk import Tap
 
@@ -75,7 +76,7 @@ class EnvoyApi:
     Attributes:
         config: The settings.
         retry_policy: How transient errors are retried.
-        poll: Called while a response is awaited: flushes output, and raises on a shutdown request.
+        waiting: Entered to wait for a response: flushes output, and lets a signal end the wait.
         run_start: When the run started.
         timeout: Seconds to wait for a response.
     """
@@ -86,7 +87,7 @@ class EnvoyApi:
         *,
         authenticator: Callable[[], EnvoyApiKeyAuthenticator | EnvoyAuthenticator],
         retry_policy: RetryPolicy,
-        poll: Callable[[], None],
+        waiting: Callable[[], AbstractContextManager[None]],
         run_start: datetime,
         user_agent: str,
     ) -> None:
@@ -96,13 +97,13 @@ class EnvoyApi:
             config: The settings; may be empty, for discovery.
             authenticator: Creates the authenticator when the first request needs it.
             retry_policy: How transient errors are retried.
-            poll: Called while a response is awaited.
+            waiting: Returns a context manager that is entered to wait for a response.
             run_start: When the run started.
             user_agent: The `User-Agent` header.
         """
         self.config = config
         self.retry_policy = retry_policy
-        self.poll = poll
+        self.waiting = waiting
         self.run_start = run_start
         self.timeout: float = config.get("request_timeout", 60)
         self._create_authenticator = authenticator
@@ -252,13 +253,12 @@ class EnvoyStream(RESTStream[int]):
         self.is_started = True
         _ = self.progress
         conformer = RecordConformer(self.effective_schema, known=self.schema["properties"])
-        pool = PrefetchPool[Page]()
+        pool = PrefetchPool[Page](waiting=self._api.waiting)
         reader = StreamReader(
             self.endpoint(self.config["page_size"]),
             self._time_range(),
             partial(self._fetch, conformer, lambda: pool.is_open),
             wants_bookmark=self._is_incremental,
-            poll=self._api.poll,
             warn=partial(self.logger.warning, "%s: %s", self.name),
         )
         first_bookmark = self.stream_state.get("replication_key_value")

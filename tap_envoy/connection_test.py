@@ -83,15 +83,15 @@ def run(
     """
     api.retry_policy = replace(api.retry_policy, max_time=0.0)
     api.timeout = min(api.timeout, MAX_TIMEOUT)
-    with PrefetchPool[tuple[str, Sequence[EnvoyStream]]](1) as pool:
+    with PrefetchPool[tuple[str, Sequence[EnvoyStream]]](waiting=api.waiting) as pool:
         try:
             sign_in = partial(_sign_in, streams, api, authenticator_for)
-            signed_in, tested = pool.result(pool.submit(sign_in), api.poll)
+            signed_in, tested = pool.result(pool.submit(sign_in))
         except (EnvoyError, TransientError) as error:
             return ConnectionTestResult([_line("failed", str(error))], is_successful=False)
-    with PrefetchPool[_Outcome](len(tested)) as workers:
+    with PrefetchPool[_Outcome](len(tested), waiting=api.waiting) as workers:
         futures = [workers.submit(partial(_test, stream)) for stream in tested]
-        outcomes = [workers.result(future, api.poll) for future in futures]
+        outcomes = [workers.result(future) for future in futures]
     for outcome in outcomes:
         if outcome.aborts:  # the same for all streams
             lines = [signed_in, _line("failed", outcome.text)]

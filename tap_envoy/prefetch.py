@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
 MAX_IN_FLIGHT = 8
@@ -22,8 +23,8 @@ threads only get in each other's way and take memory."""
 FAST_JOBS = 16
 """Consecutive jobs that must be faster than that, before one is run at a time again."""
 
-POLL_INTERVAL = 0.1
-"""Seconds between two calls of `poll`."""
+SIGNAL_INTERVAL = 0.1
+"""Seconds after which a signal is noticed where it does not interrupt a wait, as on Windows."""
 
 T = TypeVar("T")
 
@@ -37,8 +38,17 @@ class PrefetchPool(Generic[T]):
         max_in_flight: Jobs that are worth running at once: one, or many if they are slow.
     """
 
-    def __init__(self, max_in_flight: int = 1) -> None:
+    def __init__(
+        self, max_in_flight: int = 1, *, waiting: Callable[[], AbstractContextManager[None]]
+    ) -> None:
+        """Create a pool; threads are started when they are needed.
+
+        Args:
+            max_in_flight: See above.
+            waiting: Returns a context manager that is entered to wait for a result; may raise.
+        """
         self.max_in_flight = max_in_flight
+        self._waiting = waiting
         self._fast_jobs = 0
         self._threads = 0
         self._jobs: SimpleQueue[tuple[Future[T], Callable[[], T]] | None] = SimpleQueue()
@@ -71,12 +81,12 @@ class PrefetchPool(Generic[T]):
         self._jobs.put((future, job))
         return future
 
-    def result(self, future: Future[T], poll: Callable[[], None]) -> T:
-        """Return the result of a job, calling `poll` now and then until it is there."""
-        timeout = SLOW_JOB
-        while wait([future], timeout).not_done:
-            poll()
-            timeout = POLL_INTERVAL
+    def result(self, future: Future[T]) -> T:
+        """Return the result of a job, as soon as it is there."""
+        if not future.done():
+            with self._waiting():
+                while wait([future], SIGNAL_INTERVAL).not_done:
+                    pass
         return future.result()
 
     def _work(self) -> None:

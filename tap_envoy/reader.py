@@ -133,14 +133,13 @@ class ActiveSlice:
 class StreamReader:
     """Reads all rows of a stream, and says up to which time none is missing."""
 
-    def __init__(  # noqa: PLR0913  # the endpoint, the range, and what the run provides
+    def __init__(
         self,
         endpoint: Endpoint,
         time_range: TimeRange,
         fetch: Callable[[dict[str, Any], bool], Page],
         *,
         wants_bookmark: bool,
-        poll: Callable[[], None],
         warn: Callable[[str], None],
     ) -> None:
         """Prepare to read; nothing is requested yet.
@@ -152,14 +151,12 @@ class StreamReader:
                 Raises `RequestRejectedError` where Envoy does not accept the request. The second
                 argument says that even a server error is such an answer.
             wants_bookmark: Whether bookmarks are used, so that it is worth proving the order.
-            poll: Called while a response is awaited; may raise to stop.
             warn: Logs a sentence, such as "Envoy ignores `sort`; reading the whole list."
         """
         self._endpoint = endpoint
         self._range = time_range
         self._fetch = fetch
         self._wants_bookmark = wants_bookmark
-        self._poll = poll
         self._warn = warn
         size = endpoint.page_size
         full = Query(bool(endpoint.sort), has_filter=True, per_page=size)
@@ -201,7 +198,7 @@ class StreamReader:
                 continue
             request, future = active.paginator.pending.popleft()
             try:
-                page = pool.result(future, self._poll)
+                page = pool.result(future)
             except RequestRejectedError as error:
                 if request.number == 1:
                     self._simplify(active, error)
@@ -266,7 +263,7 @@ class StreamReader:
         """Return a page of a slice, by default the first row alone."""
         job = partial(self._fetch, self._params(part, page, **sort), False)  # noqa: FBT003
         try:
-            return self._pool.result(self._pool.submit(job), self._poll)
+            return self._pool.result(self._pool.submit(job))
         except RequestRejectedError:
             return Page([])
 
@@ -316,7 +313,7 @@ class StreamReader:
         page = PageRequest(0, self._behavior.page_size)
         job = partial(self._fetch, self._params(part, page), True)  # noqa: FBT003
         try:
-            self._pool.result(self._pool.submit(job), self._poll)
+            self._pool.result(self._pool.submit(job))
         except RequestRejectedError:
             return False
         return True

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+from contextlib import contextmanager
 from copy import deepcopy
 from datetime import UTC, datetime
 from functools import cached_property
@@ -49,7 +50,7 @@ from tap_envoy.token_cache import NullTokenCache, TokenCache
 from tap_envoy.writer import BufferedMessageWriter, ShutdownError, ShutdownRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from types import FrameType
     from typing import Self
 
@@ -149,7 +150,7 @@ class TapEnvoy(Tap):
             self.config,
             authenticator=lambda: self.authenticator_for(self.selected_streams),
             retry_policy=self.retry_policy,
-            poll=self.poll,
+            waiting=self.waiting,
             run_start=self.run_start,
             user_agent=self.config.get("user_agent", f"{self.name}/{self.plugin_version}"),
         )
@@ -280,15 +281,18 @@ class TapEnvoy(Tap):
 
     # A run
 
-    def poll(self) -> None:
-        """Flush the output and honour a shutdown request; called while a response is awaited.
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Flush the output, then let a signal interrupt what is done here, such as a request.
 
         Raises:
-            ShutdownError: If a signal requested it.
+            ShutdownError: If a signal requested a shutdown.
             RunAbortedError: If stdout is closed or full.
         """
         self.shutdown.check()
         self.writer.flush()
+        with self.shutdown.interrupting():
+            yield
 
     def run(self) -> int:
         """Sign in, read the selected streams, log a summary, and return the exit code.
@@ -313,8 +317,8 @@ class TapEnvoy(Tap):
         return 0 if is_complete else 1
 
     def _sign_in(self) -> str:
-        with PrefetchPool[str](1) as pool:
-            return pool.result(pool.submit(self.api.authenticator.sign_in), self.poll)
+        with PrefetchPool[str](waiting=self.waiting) as pool:
+            return pool.result(pool.submit(self.api.authenticator.sign_in))
 
     def _write_last_state(self) -> None:
         """Write a last STATE message, so that the next run does not repeat what is sent."""

@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from singer_sdk.contrib.msgspec import MsgSpecWriter, encoder
@@ -23,7 +24,7 @@ from tap_envoy.exceptions import EnvoyError, RunAbortedError
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 BUFFER_SIZE = 1 << 16
 """Bytes per write: one system call for each record would cost more than anything else."""
@@ -47,7 +48,10 @@ class ShutdownError(SystemExit):
 
 
 class ShutdownRequest:
-    """A request to end the run, made by a signal handler and honoured between two messages."""
+    """A request to end the run, made by a signal handler.
+
+    It is honoured between two messages, and at once while the run waits for a response.
+    """
 
     def __init__(
         self,
@@ -67,14 +71,31 @@ class ShutdownRequest:
         self._grace = grace
         self._exit_process = exit_process
         self._signum = 0
+        self._interrupts = False
 
     def request(self, signum: int) -> None:
-        """Request the shutdown because of a signal; a second such signal ends the process."""
+        """Request the shutdown because of a signal; a second such signal ends the process.
+
+        Raises:
+            ShutdownError: Where `interrupting` allows it.
+        """
         signal.signal(signum, signal.SIG_DFL)
         if not self._signum:
             self._signum = signum
             # A write to a target that does not read is resumed after the signal (PEP 475).
             threading.Thread(target=self._watch, name="shutdown-watchdog", daemon=True).start()
+            if self._interrupts:
+                raise ShutdownError(signum)
+
+    @contextmanager
+    def interrupting(self) -> Iterator[None]:
+        """Let the signal handler raise `ShutdownError` in what is done here."""
+        try:
+            self._interrupts = True
+            self.check()
+            yield
+        finally:
+            self._interrupts = False
 
     def check(self) -> None:
         """Return if no shutdown was requested.
@@ -174,7 +195,7 @@ class BufferedMessageWriter(MsgSpecWriter):
         """
         pending, self._buffer = memoryview(self._buffer), bytearray()
         try:
-            while pending := pending[_write(pending) :]:
+            while pending and (pending := pending[_write(pending) :]):
                 _wait_until_writable()
             while not _flush():
                 _wait_until_writable()

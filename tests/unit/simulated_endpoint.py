@@ -42,8 +42,7 @@ class ShuffledPool:
         self.most_in_flight = max(self.most_in_flight, len(self._waiting))
         return future
 
-    def result(self, future: Future[Page], poll: Callable[[], None]) -> Page:
-        poll()
+    def result(self, future: Future[Page]) -> Page:
         while not future.done():
             other, job = self._waiting.pop(self._rng.randrange(len(self._waiting)))
             try:
@@ -219,7 +218,6 @@ def create_reader(
         TimeRange(start, now, now + timedelta(days=60)),
         fetch,
         wants_bookmark=is_incremental and isinstance(cls.replication_key, str),
-        poll=lambda: None,
         warn=warn,
     )
 

@@ -2,11 +2,13 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import NoReturn
 
 import pytest
 
-from tap_envoy.prefetch import FAST_JOBS, MAX_IN_FLIGHT, POLL_INTERVAL, SLOW_JOB, PrefetchPool
+from tap_envoy.prefetch import FAST_JOBS, MAX_IN_FLIGHT, SIGNAL_INTERVAL, SLOW_JOB, PrefetchPool
 
 
 class Gate:
@@ -39,9 +41,9 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def test_results_belong_to_their_jobs() -> None:
-    with PrefetchPool[int](max_in_flight=3) as pool:
+    with PrefetchPool[int](waiting=nullcontext, max_in_flight=3) as pool:
         futures = [pool.submit(lambda number=number: number) for number in range(20)]  # type: ignore[misc]
-        assert [pool.result(future, nothing) for future in futures] == list(range(20))
+        assert [pool.result(future) for future in futures] == list(range(20))
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt("stop")])
@@ -49,72 +51,78 @@ def test_error_of_a_job_is_raised_by_result(error: BaseException) -> None:
     def fail() -> None:
         raise error
 
-    with PrefetchPool[None]() as pool:
+    with PrefetchPool[None](waiting=nullcontext) as pool:
         with pytest.raises(type(error), match=str(error)):
-            pool.result(pool.submit(fail), nothing)
-        assert pool.result(pool.submit(nothing), nothing) is None
+            pool.result(pool.submit(fail))
+        assert pool.result(pool.submit(nothing)) is None
 
 
 @pytest.mark.parametrize("limit", [1, 3, MAX_IN_FLIGHT])
 def test_jobs_under_way_do_not_exceed_the_limit(limit: int) -> None:
     gate = Gate()
-    with PrefetchPool[str](max_in_flight=limit) as pool:
+    with PrefetchPool[str](waiting=nullcontext, max_in_flight=limit) as pool:
         futures = [pool.submit(gate.job) for _ in range(20)]
         wait_until(lambda: gate.running == limit)
         gate.opened.set()
-        assert {pool.result(future, nothing) for future in futures} == {"done"}
+        assert {pool.result(future) for future in futures} == {"done"}
     assert gate.most == limit
 
 
 def test_slow_job_raises_the_limit_to_eight_until_many_are_fast() -> None:
-    with PrefetchPool[None]() as pool:
-        pool.result(pool.submit(lambda: time.sleep(2 * SLOW_JOB)), nothing)
+    with PrefetchPool[None](waiting=nullcontext) as pool:
+        pool.result(pool.submit(lambda: time.sleep(2 * SLOW_JOB)))
         assert pool.max_in_flight == MAX_IN_FLIGHT == 8
-        pool.result(pool.submit(nothing), nothing)
+        pool.result(pool.submit(nothing))
         assert pool.max_in_flight == MAX_IN_FLIGHT
         for _ in range(FAST_JOBS):
-            pool.result(pool.submit(nothing), nothing)
+            pool.result(pool.submit(nothing))
         wait_until(lambda: pool.max_in_flight == 1)
 
 
 def test_fast_responses_keep_one_request_under_way() -> None:
-    with PrefetchPool[None]() as pool:
+    with PrefetchPool[None](waiting=nullcontext) as pool:
         for _ in range(20):
             future = pool.submit(nothing)
             wait_until(future.done)
-            pool.result(future, nothing)
+            pool.result(future)
         assert pool.max_in_flight == 1
 
 
-def test_poll_is_called_while_a_result_is_awaited() -> None:
+def test_a_wait_is_surrounded_by_the_context_manager() -> None:
+    gate, entered = Gate(), []
+
+    @contextmanager
+    def waiting() -> Iterator[None]:
+        entered.append("begin")
+        threading.Timer(1.5 * SIGNAL_INTERVAL, gate.opened.set).start()
+        yield
+        entered.append("end")
+
+    with PrefetchPool[str](waiting=waiting) as pool:
+        future = pool.submit(gate.job)
+        assert pool.result(future) == "done"
+        assert entered == ["begin", "end"]
+        assert pool.result(future) == "done"  # which takes no wait
+    assert entered == ["begin", "end"]
+
+
+def test_error_of_the_context_manager_ends_the_wait() -> None:
     gate = Gate()
-    polls = []
 
-    def poll() -> None:
-        polls.append(time.monotonic())
-        if len(polls) == 3:
-            gate.opened.set()
-
-    with PrefetchPool[str](max_in_flight=MAX_IN_FLIGHT) as pool:
-        assert pool.result(pool.submit(gate.job), poll) == "done"
-    assert len(polls) == 3
-    assert polls[2] - polls[0] >= 1.5 * POLL_INTERVAL
-
-
-def test_error_of_poll_ends_the_wait() -> None:
-    gate = Gate()
-
-    def poll() -> None:
+    def waiting() -> NoReturn:
         raise RuntimeError("stopped")
 
-    with PrefetchPool[str]() as pool, pytest.raises(RuntimeError, match="stopped"):
-        pool.result(pool.submit(gate.job), poll)
+    with (
+        PrefetchPool[str](waiting=waiting) as pool,
+        pytest.raises(RuntimeError, match="stopped"),
+    ):
+        pool.result(pool.submit(gate.job))
     gate.opened.set()
 
 
 def test_closed_pool_starts_no_job_and_waits_for_none() -> None:
     gate, started = Gate(), []
-    with PrefetchPool[str]() as pool:
+    with PrefetchPool[str](waiting=nullcontext) as pool:
         pool.submit(gate.job)
         wait_until(lambda: gate.running == 1)
         pool.submit(lambda: started.append(1) or "started")  # type: ignore[func-returns-value]
@@ -128,7 +136,7 @@ def test_closed_pool_starts_no_job_and_waits_for_none() -> None:
 def test_threads_do_not_delay_the_end_of_the_program() -> None:
     gate = Gate()
     before = set(threading.enumerate())
-    with PrefetchPool[str](max_in_flight=2) as pool:
+    with PrefetchPool[str](waiting=nullcontext, max_in_flight=2) as pool:
         pool.submit(gate.job)
         (thread,) = set(threading.enumerate()) - before
         assert thread.daemon
@@ -137,13 +145,13 @@ def test_threads_do_not_delay_the_end_of_the_program() -> None:
 
 def test_cancelled_job_is_not_run() -> None:
     gate, started = Gate(), []
-    with PrefetchPool[str]() as pool:
+    with PrefetchPool[str](waiting=nullcontext) as pool:
         first = pool.submit(gate.job)
         wait_until(lambda: gate.running == 1)
         second = pool.submit(lambda: started.append(1) or "started")  # type: ignore[func-returns-value]
         second.cancel()
         gate.opened.set()
         third = pool.submit(lambda: "third")
-        assert pool.result(first, nothing) == "done"
-        assert pool.result(third, nothing) == "third"
+        assert pool.result(first) == "done"
+        assert pool.result(third) == "third"
     assert not started

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from io import BufferedWriter, FileIO, TextIOWrapper
 from typing import Any, Self, cast
@@ -228,6 +229,28 @@ def test_a_second_signal_ends_the_process_at_once() -> None:
     request = ShutdownRequest(LOGGER, grace=3600, exit_process=lambda _code: None)
     request.request(signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.usefixtures("_restore_handler")
+def test_a_signal_interrupts_a_wait_but_nothing_else() -> None:
+    request = ShutdownRequest(LOGGER, grace=3600, exit_process=lambda _code: None)
+    signal.signal(signal.SIGTERM, lambda signum, _frame: request.request(signum))
+    with request.interrupting():
+        pass
+    begin = time.monotonic()
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    with pytest.raises(ShutdownError), request.interrupting():
+        threading.Event().wait(30)
+    assert time.monotonic() - begin < 10
+    request.request(signal.SIGTERM)  # outside, or a second time
+
+
+@pytest.mark.usefixtures("_restore_handler")
+def test_no_wait_begins_after_a_signal() -> None:
+    request = ShutdownRequest(LOGGER, grace=3600, exit_process=lambda _code: None)
+    request.request(signal.SIGTERM)
+    with pytest.raises(ShutdownError), request.interrupting():
+        pytest.fail("waited")
 
 
 @pytest.mark.usefixtures("_restore_handler")
