@@ -153,6 +153,9 @@ MOMENTS: dict[str, Callable[[Sandbox], None]] = {
         *[ScriptedResponse()] * 20,
         *[ScriptedResponse(503, b"", {"Retry-After": "60"})] * 20,
     ),
+    "while the first slow response is awaited": lambda sandbox: sandbox.envoy.script(
+        "/v1/entries", *[ScriptedResponse()] * 30, ScriptedResponse(delay=30)
+    ),
     "during the sign-in": lambda sandbox: sandbox.envoy.script(TOKEN, ScriptedResponse(delay=30)),
 }
 
@@ -164,7 +167,8 @@ def test_a_signal_ends_the_run_after_a_whole_line_and_a_last_state(
 ) -> None:
     sandbox.envoy.rows["entries"] = entries(9000)
     MOMENTS[moment](sandbox)
-    config = sandbox.write_config(requests_per_second=25, **sandbox.login)
+    rate = 1000 if "first slow" in moment else 25  # fast ones are awaited without threads
+    config = sandbox.write_config(requests_per_second=rate, **sandbox.login)
     is_signing_in = moment == "during the sign-in"
     output = sandbox.folder / "output.jsonl"  # a pipe would be full
     with (

@@ -79,6 +79,28 @@ def test_slow_job_raises_the_limit_to_eight_until_many_are_fast() -> None:
         wait_until(lambda: pool.max_in_flight == 1)
 
 
+def test_fast_jobs_are_run_in_the_thread_that_submits_them_until_one_is_slow() -> None:
+    with PrefetchPool[int](waiting=nullcontext) as pool:
+        here = threading.get_ident()
+        for _ in range(FAST_JOBS):
+            assert pool.result(pool.submit(threading.get_ident)) != here
+        wait_until(lambda: pool.submit(threading.get_ident).result() == here)
+        assert pool.submit(lambda: time.sleep(2 * SLOW_JOB) or 1).done()  # type: ignore[func-returns-value]
+        assert pool.result(pool.submit(threading.get_ident)) != here
+
+
+def test_error_of_a_job_in_this_thread_is_raised_by_result() -> None:
+    def fail() -> None:
+        raise ValueError("no")
+
+    with PrefetchPool[None](waiting=nullcontext) as pool:
+        futures = [pool.submit(nothing) for _ in range(FAST_JOBS)]
+        wait_until(lambda: all(future.done() for future in futures))
+        future = pool.submit(fail)
+        with pytest.raises(ValueError, match="no"):
+            pool.result(future)
+
+
 def test_fast_responses_keep_one_request_under_way() -> None:
     with PrefetchPool[None](waiting=nullcontext) as pool:
         for _ in range(20):
