@@ -34,9 +34,9 @@ from tap_envoy.exceptions import (
     decode_json,
     excerpt,
     is_retryable,
+    list_names,
 )
 from tap_envoy.http import EnvoySession, RateLimiter, parse_retry_after
-from tap_envoy.inputs import list_names
 from tap_envoy.pagination import Page
 from tap_envoy.prefetch import PrefetchPool
 from tap_envoy.progress import StreamProgress

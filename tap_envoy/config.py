@@ -21,6 +21,8 @@ from jsonschema.exceptions import ValidationError, best_match
 from singer_sdk import typing as th
 from singer_sdk.exceptions import ConfigValidationError
 
+from tap_envoy.exceptions import printable
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
     from collections.abc import Set as AbstractSet
@@ -350,7 +352,7 @@ def _requirement(error: ValidationError, definition: Mapping[str, Any]) -> str:
             return "must be a list of strings"
         case "object":
             path = ".".join(map(str, error.absolute_path))
-            return f"is not valid at `{_printable(path)}`" if path else "must be an object"
+            return f"is not valid at `{printable(path)}`" if path else "must be an object"
         case "boolean":
             text = "must be true or false"
         case _:
@@ -371,7 +373,7 @@ def _most_similar(name: str, known: Collection[str]) -> str | None:
 
 def _describe_unknown(name: str, similar: str | None) -> str:
     """Return a sentence about a name that is no setting."""
-    shown = _printable(name)
+    shown = printable(name)
     if name.removeprefix(ENV_PREFIX).lower() == "batch_config":
         return f"Setting `{shown}` is not available: BATCH is not supported."
     if similar is None:
@@ -408,10 +410,6 @@ def _needs_faker(config: Mapping[str, Any]) -> bool:
     return "faker_config" in config or any(
         isinstance(text, str) and re.search(r"\bfake\.", text) for text in texts
     )
-
-
-def _printable(name: str) -> str:
-    return "".join(filter(str.isprintable, name))[:50]
 
 
 def _is_integer(_: Any, value: object) -> bool:

@@ -1,4 +1,4 @@
-"""Exceptions, redaction of secrets, and what is quoted of a response in a message."""
+"""Exceptions, redaction of secrets, and what a message quotes of files and responses."""
 
 from __future__ import annotations
 
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 REQUEST_ERRORS = (requests.RequestException, HTTPError, OSError, ValueError)
 """What sending a request can raise: `requests` does not wrap every error of urllib3."""
+
+MAX_NAMES = 5
+"""Unknown names that a message lists; the rest are counted."""
 
 EXCERPT_LIMIT = 200
 """Characters of a response that an error message may quote."""
@@ -162,6 +165,18 @@ def _parse_int(text: str) -> int | None:
         return None
 
 
+def list_names(names: Iterable[Any], *, limit: int = MAX_NAMES) -> str:
+    """Return names from a file or a response in one line; those beyond `limit` are counted."""
+    texts = sorted({printable(name) for name in names})
+    more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
+    return f"{', '.join(texts[:limit])}{more}"
+
+
+def printable(text: object, length: int = 50) -> str:
+    """Return what a file or a response contains so that it is safe to log: one short line."""
+    return "".join(filter(str.isprintable, str(text)))[:length]
+
+
 def excerpt(body: Any, keys: Iterable[str], secrets: Iterable[str]) -> str:
     """Return the reason that an error response gives, on one line, bounded and redacted.
 
@@ -177,7 +192,7 @@ def excerpt(body: Any, keys: Iterable[str], secrets: Iterable[str]) -> str:
     text = body if isinstance(body, str) else ", ".join(_reasons(body, keys))
     # Redacted before it is cut, so that no half of a secret remains.
     text = " ".join(redact(text, secrets).split())
-    text = "".join(filter(str.isprintable, text))
+    text = printable(text, EXCERPT_LIMIT + 1)
     if len(text) > EXCERPT_LIMIT:
         text = f"{text[:EXCERPT_LIMIT]}…"
     return f": “{text}”" if text else ""

@@ -16,11 +16,11 @@ from singer_sdk.singerlib.catalog import (
     StreamMetadata,
 )
 
-from tap_envoy.exceptions import EnvoyError
+from tap_envoy.exceptions import EnvoyError, list_names, printable
 from tap_envoy.records import format_timestamp, normalize_timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from singer_sdk import Stream
@@ -28,9 +28,6 @@ if TYPE_CHECKING:
 
 MAX_PATH = 300
 """Characters of a file's name that a message repeats."""
-
-MAX_NAMES = 5
-"""Unknown names that a message lists; the rest are counted."""
 
 _TEXT = {"type": ["string", "null"]}
 _NAMES = {"type": ["array", "null"], "items": {"type": "string"}}
@@ -254,18 +251,6 @@ def check_catalog(catalog: Catalog, streams: Mapping[str, Stream]) -> Iterator[s
         yield f"--catalog: this version of the tap does not know: {list_names(unknown)}."
     for name, entry in known.items():
         _complete(entry, streams[name])
-
-
-def list_names(names: Iterable[Any], *, limit: int = MAX_NAMES) -> str:
-    """Return names from a file or a response in one line; those beyond `limit` are counted."""
-    texts = sorted({printable(name) for name in names})
-    more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
-    return f"{', '.join(texts[:limit])}{more}"
-
-
-def printable(name: object, length: int = 50) -> str:
-    """Return a name from a file so that it is safe to log: printable and short."""
-    return "".join(filter(str.isprintable, str(name)))[:length]
 
 
 def _properties(entry: CatalogEntry) -> set[str]:

@@ -22,8 +22,7 @@ from singer_sdk.mapper import (
     CustomStreamMap,
 )
 
-from tap_envoy.exceptions import EnvoyError
-from tap_envoy.inputs import printable
+from tap_envoy.exceptions import EnvoyError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping

@@ -39,7 +39,7 @@ from tap_envoy.config import (
     parse_numbers,
     validate_config,
 )
-from tap_envoy.exceptions import EnvoyError
+from tap_envoy.exceptions import EnvoyError, list_names, printable
 from tap_envoy.http import RetryPolicy
 from tap_envoy.prefetch import PrefetchPool
 from tap_envoy.progress import RunSummary, log_summary
@@ -68,6 +68,9 @@ SDK_DETAILS = (
     "Starting incremental sync of '%s' with bookmark value: %s",
 )
 """Messages of the SDK that the tap's own lines replace, or that mislead."""
+
+MAX_MAP_ERROR = 300
+"""Characters of the SDK's message about a stream map that are repeated."""
 
 
 class TapEnvoy(Tap):
@@ -197,7 +200,7 @@ class TapEnvoy(Tap):
         try:
             self._register_streams()
         except (MapExpressionError, StreamMapConfigError) as error:
-            raise EnvoyError(f"`stream_maps`: {error}") from None
+            raise EnvoyError(f"`stream_maps`: {printable(error, MAX_MAP_ERROR)}") from None
         except Exception as error:  # noqa: BLE001  # `__alias__` may be an expression
             place = "`stream_maps`: an `__alias__`"
             if "flattening_max_key_length" in self.config:
@@ -231,7 +234,7 @@ class TapEnvoy(Tap):
         """
         bookmarks = inputs.unwrap_state(state)
         if unknown := bookmarks.keys() - self._discovered.keys():
-            names = inputs.list_names(unknown)
+            names = list_names(unknown)
             self.logger.warning("--state: ignoring bookmarks of unknown streams: %s.", names)
         checked = {}
         for stream in self._discovered.values():

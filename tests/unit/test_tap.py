@@ -498,6 +498,7 @@ def test_a_stream_map_that_can_be_meant_is_accepted(maps: dict[str, Any]) -> Non
         ({"v": {"__source__": None}}, "there is no stream `None`."),
         ({"entries": {"__alias__": None}}, "an `__alias__` is not valid"),
         ({"entries": {"__alias__": "1 / 0"}}, "an `__alias__` is not valid (ZeroDivisionError)"),
+        ({"entries": {"__alias__": "'a\\rb'", "id": None}}, "is not permitted in 'ab'"),
     ],
     ids=repr,
 )
@@ -506,6 +507,7 @@ def test_a_stream_map_with_a_typing_error_is_rejected(maps: dict[str, Any], part
         tap(config={"stream_maps": maps})
     texts = getattr(caught.value, "errors", None) or [str(caught.value)]
     assert part in " ".join(texts)
+    assert all(text.isprintable() for text in texts)
 
 
 def test_flattening_to_keys_without_a_letter_is_rejected() -> None:
