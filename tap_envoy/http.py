@@ -63,7 +63,7 @@ READ_SIZE = 1 << 16
 
 
 class RateLimiter:
-    """Spaces requests evenly across threads; idle time does not build up a burst.
+    """Spaces requests evenly across threads; idle time builds up no burst.
 
     Envoy allows 10 requests per second for each access token (documented for spaces). Whether it
     counts them in a leaky bucket or in windows is unknown; even spacing satisfies both.
@@ -151,9 +151,9 @@ class RateLimiter:
             if late < 0:
                 return now, -late
             self._served += 1
-            # A slot taken a little late does not delay the next one, or the rate would not be
-            # reached. Up to half an interval, so that a second never holds more than the limit.
-            self._next_slot = (self._next_slot if late < interval / 2 else now) + interval
+            # Makes up for a slot taken late, or the rate would not be reached; by a quarter of an
+            # interval at most, so that no second holds more requests than the limit.
+            self._next_slot = max(self._next_slot, now - interval / 4) + interval
             return now, 0.0
 
 
