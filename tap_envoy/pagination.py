@@ -465,8 +465,9 @@ class SlicePaginator:
             return Verdict.WHOLE
         is_first, self.rejection = self.rejection is None, rejection
         if current.is_overlapping and self._max_depth is None:
-            self._overlaps = is_first  # perhaps the list has become shorter; else plain pages
-            return Verdict.TORN  # reach furthest
+            # Perhaps the list has become shorter; if not, plain pages reach furthest.
+            self._overlaps = is_first
+            return Verdict.TORN
         return Verdict.TOO_DEEP
 
     def _judge_overlapping(

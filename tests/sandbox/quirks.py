@@ -112,6 +112,12 @@ class Quirks:
         return cls(**values)
 
     @classmethod
+    def alternatives(cls, name: str) -> tuple[Any, ...]:
+        """Return the values of a quirk other than what is documented."""
+        values = get_args(get_type_hints(cls)[name])
+        return tuple(value for value in values if value != getattr(cls, name))
+
+    @classmethod
     def describe(cls) -> str:
         """Return one line for each quirk: its name and its values."""
         hints = get_type_hints(cls)
