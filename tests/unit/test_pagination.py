@@ -595,6 +595,31 @@ def test_endpoint_without_page_parameter_has_one_response(count: int) -> None:
     assert len(endpoint.requests) == 1
 
 
+@pytest.mark.parametrize(
+    ("first", "is_whole"),
+    [
+        (Page([{"id": "r-0"}], total=60), True),
+        (Page([{"id": "r-0"}], total=1), False),
+        (Page([{"id": f"r-{number}"} for number in range(60)], total=60), False),
+    ],
+    ids=["total of the list", "total of the page", "`perPage` has no effect"],
+)
+def test_total_of_a_single_response_is_believed_if_one_row_has_the_same(
+    first: Page, *, is_whole: bool
+) -> None:
+    endpoint = Endpoint(
+        60,
+        behavior=EndpointBehavior(100, is_paged=False),
+        total=60,
+        probes=Probes(first_row=lambda: first),
+    )
+    if is_whole:
+        assert endpoint.read() == endpoint.rows
+        return
+    with pytest.raises(EnvoyError, match="returned 60 rows"):
+        endpoint.read()
+
+
 # Short pages, and caps
 
 
