@@ -188,10 +188,12 @@ class StreamReader:
             EnvoyError: If the stream cannot be read completely.
         """
         self._pool = pool
-        while self._schedule():
-            if self._resets_bookmark:
+        while True:
+            if self._resets_bookmark:  # before a request, which a signal may interrupt
                 self._resets_bookmark = False
                 yield Batch([], resets_bookmark=True)
+            if not self._schedule():
+                break
             active = self._active[0]
             if not active.paginator.pending:
                 self._continue(active)
@@ -217,7 +219,10 @@ class StreamReader:
 
     def _schedule(self) -> bool:
         """Request as many pages as may be under way; return whether any slice is left."""
-        free = self._pool.max_in_flight - sum(len(a.paginator.pending) for a in self._active)
+        in_flight = [len(active.paginator.pending) for active in self._active]
+        free = self._pool.max_in_flight - sum(in_flight)
+        if in_flight[:1] == [0]:
+            free = max(1, free)  # the slice whose turn it is does not wait for those after it
         while free > 0 and (scheduled := self._next_page()) is not None:
             active, page = scheduled
             job = partial(self._fetch, self._params(active.part, page), page.number == 0)
@@ -439,7 +444,8 @@ class StreamReader:
         total = None if isinstance(self._slicer, WindowSlicer) else active.paginator.total
         if total is not None:
             total += active.rows_before
-        return Batch(rows, bookmark, total)
+        is_misled = self._wants_bookmark and self._slicer.is_sorted and not is_sorted
+        return Batch(rows, bookmark, total, resets_bookmark=is_misled)
 
     def _sorted_bookmark(self, active: ActiveSlice) -> str | None:
         """Return the time up to which no row is missing, if the order is proven."""

@@ -28,10 +28,16 @@ Row = dict[str, Any]
 
 
 class ShuffledPool:
-    """Runs jobs in random order, as responses to parallel requests arrive."""
+    """Runs jobs in random order, as responses to parallel requests arrive.
 
-    def __init__(self, max_in_flight: int, rng: random.Random) -> None:
+    After `slow_jobs` of them it allows one at a time, as where responses become fast.
+    """
+
+    def __init__(
+        self, max_in_flight: int, rng: random.Random, *, slow_jobs: float = math.inf
+    ) -> None:
         self.max_in_flight = max_in_flight
+        self._slow_jobs = slow_jobs
         self.most_in_flight = 0
         self._rng = rng
         self._waiting: list[tuple[Future[Page], Callable[[], Page]]] = []
@@ -39,6 +45,9 @@ class ShuffledPool:
     def submit(self, job: Callable[[], Page]) -> Future[Page]:
         future: Future[Page] = Future()
         self._waiting.append((future, job))
+        self._slow_jobs -= 1
+        if self._slow_jobs <= 0:
+            self.max_in_flight = 1
         self.most_in_flight = max(self.most_in_flight, len(self._waiting))
         return future
 
@@ -115,6 +124,7 @@ def simulate(
     start: datetime | None = None,
     is_incremental: bool = True,
     in_flight: int = 1,
+    slow_jobs: float = math.inf,
     seed: int = 0,
     limit: int = 20_000,
     stop_after: int | None = None,
@@ -130,6 +140,7 @@ def simulate(
         start: The earliest time to read.
         is_incremental: Whether there are bookmarks.
         in_flight: Requests under way at once.
+        slow_jobs: Requests after which it is one at a time.
         seed: Of what is random: the order of responses, and of rows in an unstable order.
         limit: Requests that it must not exceed.
         stop_after: Batches after which the read is interrupted.
@@ -165,7 +176,7 @@ def simulate(
         is_incremental=is_incremental,
         warn=outcome.warnings.append,
     )
-    pool: Any = ShuffledPool(in_flight, rng)
+    pool: Any = ShuffledPool(in_flight, rng, slow_jobs=slow_jobs)
     bookmark = None
     try:
         for batch in islice(reader.read(pool), stop_after):

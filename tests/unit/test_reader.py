@@ -2,6 +2,8 @@
 
 import random
 from collections.abc import Iterator
+from contextlib import nullcontext
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,10 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
+from tap_envoy.pagination import Page
+from tap_envoy.prefetch import PrefetchPool
 from tests.random_cases import CHOICES, random_case, rows_of
 from tests.sandbox import RESOURCES, Change, Quirks, data
 from tests.sandbox.timestamps import format_time
-from tests.unit.simulated_endpoint import assert_complete, assert_nothing_lost, simulate
+from tests.unit.simulated_endpoint import (
+    assert_complete,
+    assert_nothing_lost,
+    create_reader,
+    simulate,
+)
 
 # Any list
 
@@ -334,6 +343,20 @@ def test_reservations_are_read_whatever_a_window_means(window: Any, days: float)
     assert_complete(outcome)
 
 
+@pytest.mark.parametrize("slow_jobs", range(4, 24))
+def test_responses_that_become_fast_do_not_stop_a_stream(slow_jobs: int) -> None:
+    """Pages of later windows are under way when one at a time begins to be enough."""
+    outcome = simulate(
+        "reservations",
+        data.reservations(160),
+        page_size=10,
+        start=datetime.now(UTC) - timedelta(days=200),
+        in_flight=8,
+        slow_jobs=slow_jobs,
+    )
+    assert_complete(outcome)
+
+
 @pytest.mark.parametrize("window", ["begins", "overlaps", "within"])
 def test_long_reservation_across_halves_of_a_window_is_read(window: Any) -> None:
     """It is not among the rows that came before the window was halved, but another one comes."""
@@ -406,3 +429,27 @@ def test_list_in_one_response_is_read(stream: str, count: int) -> None:
 def test_empty_list_without_page_parameter_is_empty(stream: str, meta: Any) -> None:
     start = datetime.now(UTC) - timedelta(days=70) if stream == "reservations" else None
     assert_complete(simulate(stream, [], Quirks(rejected={"page"}, meta=meta), start=start))
+
+
+# Order that does not hold
+
+
+def test_bookmark_is_reset_before_what_a_signal_may_interrupt() -> None:
+    rows = data.entries(400)
+    rows[350]["signedInAt"] = rows[0]["signedInAt"].replace("2024", "2021")
+    events: list[str] = []
+
+    def fetch(params: dict[str, Any], _is_probe: bool) -> Page:  # noqa: FBT001
+        events.append("request")
+        found = rows[::-1] if params.get("order") == "DESC" else rows
+        start = (params["page"] - 1) * params["perPage"]
+        return Page(deepcopy(found[start : start + params["perPage"]]))
+
+    reader = create_reader("entries", fetch, warn=lambda _: events.append("warning"))
+    with PrefetchPool[Page](waiting=nullcontext) as pool:
+        for batch in reader.read(pool):
+            kind = "rows" if batch.records else "no rows"
+            events.append(f"reset, {kind}" if batch.resets_bookmark else kind)
+    warning = events.index("warning")
+    assert events[warning - 1] == "reset, rows"
+    assert events[warning + 1] == "reset, no rows"
