@@ -41,6 +41,7 @@ def serve(envoy: Envoy | Stage, certificate: Path | None = None) -> Iterator[str
         certificate: A PEM file with a certificate and its key, to serve https.
     """
     listener = socket.create_server(("127.0.0.1", 0))
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each response takes 40 ms
     config = uvicorn.Config(
         envoy.app if isinstance(envoy, Envoy) else envoy,
         log_level="critical",
