@@ -152,7 +152,7 @@ class RateLimiter:
                 return now, -late
             self._served += 1
             # Makes up for a slot taken late, or the rate would not be reached; by a quarter of an
-            # interval at most, so that no second holds more requests than the limit.
+            # interval at most, so that no second holds more than ten requests at 9.5 per second.
             self._next_slot = max(self._next_slot, now - interval / 4) + interval
             return now, 0.0
 

@@ -1,4 +1,4 @@
-"""Pages requested ahead of the reader by a few threads, if responses are slow."""
+"""Pages requested ahead of the reader, by a few threads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ MAX_IN_FLIGHT = 8
 """Requests under way at most: enough for ten requests a second up to 800 ms a response."""
 
 SLOW_JOB = 0.02
-"""Seconds from which on it is worth running several jobs at once, and ahead."""
+"""Seconds from which on it is worth running several jobs at once, and ahead. The wait for the rate
+limiter counts, so that jobs are slow at the default rate."""
 
 FAST_JOBS = 16
 """Consecutive jobs that must be faster than that, before threads are not worth it any more."""
@@ -89,10 +90,9 @@ class PrefetchPool(Generic[T]):
 
     def result(self, future: Future[T]) -> T:
         """Return the result of a job, as soon as it is there."""
-        if not future.done():
+        while not future.done():
             with self._waiting():
-                while wait([future], SIGNAL_INTERVAL).not_done:
-                    pass
+                wait([future], SIGNAL_INTERVAL)
         return future.result()
 
     def _work(self) -> None:

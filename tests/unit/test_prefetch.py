@@ -116,16 +116,20 @@ def test_a_wait_is_surrounded_by_the_context_manager() -> None:
     @contextmanager
     def waiting() -> Iterator[None]:
         entered.append("begin")
-        threading.Timer(1.5 * SIGNAL_INTERVAL, gate.opened.set).start()
         yield
         entered.append("end")
+        if len(entered) == 2 * 3:
+            gate.opened.set()
 
     with PrefetchPool[str](waiting=waiting) as pool:
         future = pool.submit(gate.job)
+        begin = time.monotonic()
         assert pool.result(future) == "done"
-        assert entered == ["begin", "end"]
+        assert time.monotonic() - begin >= 3 * SIGNAL_INTERVAL
+        assert set(zip(entered[::2], entered[1::2], strict=True)) == {("begin", "end")}
+        count = len(entered)
         assert pool.result(future) == "done"  # which takes no wait
-    assert entered == ["begin", "end"]
+    assert len(entered) == count
 
 
 def test_error_of_the_context_manager_ends_the_wait() -> None:
