@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from tap_envoy.exceptions import RequestRejectedError
     from tap_envoy.records import Record
 
+NUMBERING_MARGIN = 13
+"""More rows than are deleted between the first two requests (inferred)."""
+
 TAIL = 400
 """Rows of which the order is remembered: more than two pages."""
 
@@ -603,9 +606,8 @@ class SlicePaginator:
                 min_gain = size // 2 if self._time_field else 1
                 first = []
                 if self._must_check_numbering:
-                    # Counted from 0, it would begin an eighth of a page earlier: so many rows are
-                    # not deleted in between.
-                    first = [PageRequest(2, size - -(-size // 8))]
+                    # Counted from 0, it would begin so many rows earlier.
+                    first = [PageRequest(2, size - min(NUMBERING_MARGIN, (size - 1) // 2))]
                 end = first[0].end if first else size
                 pages = overlapping_pages(size, end, self._max_depth, min_gain=min_gain)
                 current.plan = chain(first, pages)

@@ -690,9 +690,11 @@ def test_pages_counted_from_zero_are_noticed(count: int, *, has_total: bool) -> 
     assert behavior.first_page == (0 if count else None)
 
 
-@pytest.mark.parametrize("deleted", range(1, 13))
-def test_deletions_do_not_hide_that_pages_count_from_zero(deleted: int) -> None:
-    behavior = EndpointBehavior(100)
+@pytest.mark.parametrize(
+    ("size", "deleted"), [*((100, count) for count in range(1, 13)), (40, 5), (20, 3), (7, 1)]
+)
+def test_deletions_do_not_hide_that_pages_count_from_zero(size: int, deleted: int) -> None:
+    behavior = EndpointBehavior(size)
     endpoint = Endpoint(400, from_zero(behavior), behavior=behavior)
     endpoint.before = lambda n: endpoint.rows.__delitem__(slice(deleted)) if n == 2 else None
     assert set(endpoint.read()) >= set(endpoint.rows)
