@@ -17,7 +17,7 @@ from singer_sdk.singerlib.catalog import (
 )
 
 from tap_envoy.exceptions import EnvoyError, list_names, printable
-from tap_envoy.records import format_timestamp, normalize_timestamp
+from tap_envoy.records import format_timestamp, normalize_timestamp, to_boolean
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -201,19 +201,17 @@ def parse_catalog(value: Mapping[str, Any]) -> Catalog:
         raise EnvoyError(NOT_A_CATALOG) from None
     for name, entry in catalog.items():
         for metadata in entry.metadata.values():
-            metadata.selected = _to_boolean(metadata.selected, name)
-            by_default = _to_boolean(metadata.selected_by_default, name)
-            metadata.selected_by_default = by_default
+            metadata.selected = _selected(metadata.selected, name)
+            metadata.selected_by_default = _selected(metadata.selected_by_default, name)
     return catalog
 
 
-def _to_boolean(value: object, stream: str) -> bool | None:
+def _selected(value: object, stream: str) -> bool | None:
     """Return `selected`, also from text: the SDK selects what is "false"."""
-    values = {"true": True, "1": True, "false": False, "0": False}
-    boolean = values.get(str(value).lower(), value)
-    if boolean is None or isinstance(boolean, bool):
-        return boolean
-    raise EnvoyError(f"--catalog: `selected` of {printable(stream)} must be true or false.")
+    selected = to_boolean(value)
+    if selected is None and value is not None:
+        raise EnvoyError(f"--catalog: `selected` of {printable(stream)} must be true or false.")
+    return selected
 
 
 def check_catalog(catalog: Catalog, streams: Mapping[str, Stream]) -> Iterator[str]:

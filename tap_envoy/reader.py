@@ -219,9 +219,8 @@ class StreamReader:
 
     def _schedule(self) -> bool:
         """Request as many pages as may be under way; return whether any slice is left."""
-        in_flight = [len(active.paginator.pending) for active in self._active]
-        free = self._pool.max_in_flight - sum(in_flight)
-        if in_flight[:1] == [0]:
+        free = self._pool.max_in_flight - sum(len(a.paginator.pending) for a in self._active)
+        if self._active and not self._active[0].paginator.pending:
             free = max(1, free)  # the slice whose turn it is does not wait for those after it
         while free > 0 and (scheduled := self._next_page()) is not None:
             active, page = scheduled
@@ -367,8 +366,9 @@ class StreamReader:
         if is_first and self._is_too_deep(active):
             self._divide(active, known_ids=frozenset())
             return
-        yield self._batch(active, new, is_sorted=is_sorted)
-        if self._slicer.is_sorted and not is_sorted:
+        is_misled = self._slicer.is_sorted and not is_sorted
+        yield self._batch(active, new, is_misled=is_misled)
+        if is_misled:
             self._warn(
                 f"Envoy does not sort by `{self._slicer.time_field}`; reading the whole list."
             )
@@ -429,8 +429,8 @@ class StreamReader:
         field = self._slicer.time_field
         return [time for record in records if (time := record.get(field))] if field else []
 
-    def _batch(self, active: ActiveSlice, new: list[Record], *, is_sorted: bool) -> Batch:
-        """Return what a page brought."""
+    def _batch(self, active: ActiveSlice, new: list[Record], *, is_misled: bool) -> Batch:
+        """Return what a page brought; `is_misled`: it shows that the order does not hold."""
         rows = new
         for ids in (*self._recent_ids, self._ids_before, active.part.known_ids):
             if ids:
@@ -440,12 +440,11 @@ class StreamReader:
             times = self._slicer.times
             rows = [row for row in rows if (time := times(row)) is None or time[1] >= start]
         self._emitted += len(rows)
-        bookmark = self._sorted_bookmark(active) if is_sorted else None
+        bookmark = None if is_misled else self._sorted_bookmark(active)
         total = None if isinstance(self._slicer, WindowSlicer) else active.paginator.total
         if total is not None:
             total += active.rows_before
-        is_misled = self._wants_bookmark and self._slicer.is_sorted and not is_sorted
-        return Batch(rows, bookmark, total, resets_bookmark=is_misled)
+        return Batch(rows, bookmark, total, resets_bookmark=is_misled and self._wants_bookmark)
 
     def _sorted_bookmark(self, active: ActiveSlice) -> str | None:
         """Return the time up to which no row is missing, if the order is proven."""

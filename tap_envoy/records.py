@@ -175,7 +175,8 @@ def _to_array(items: frozenset[type], convert: Converter, value: Any) -> list[An
     return [item for item in values if item is not None]
 
 
-def _to_boolean(value: Any) -> bool | None:
+def to_boolean(value: Any) -> bool | None:
+    """Return a boolean, also from text or a number, or None if it is none."""
     text = str(value).lower() if isinstance(value, str | int) else ""
     return {"true": True, "1": True, "false": False, "0": False}.get(text)
 
@@ -206,7 +207,7 @@ def _to_string(value: Any) -> str:
 
 
 PLAIN: dict[str, tuple[frozenset[type], Converter]] = {
-    "boolean": (frozenset({type(None), bool}), _to_boolean),
+    "boolean": (frozenset({type(None), bool}), to_boolean),
     "integer": (frozenset({type(None), int}), _to_integer),
     "number": (frozenset({type(None), int, float}), _to_number),
     "string": (frozenset({type(None), str}), _to_string),
