@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import math
 import threading
+import time
 from base64 import b64encode
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from contextlib import nullcontext
+from functools import partial
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from typing_extensions import override
 from tap_envoy.exceptions import (
     REQUEST_ERRORS,
     EnvoyError,
+    GrantRefusedError,
     ResponseLostError,
     RunAbortedError,
     TransientError,
@@ -25,80 +27,58 @@ from tap_envoy.exceptions import (
     decode_json,
     excerpt,
     is_retryable,
+    redirect_host,
 )
-from tap_envoy.http import parse_retry_after
-from tap_envoy.token_cache import CachedToken, NullTokenCache
+from tap_envoy.session import parse_retry_after
+from tap_envoy.token_cache import Token, TokenCache
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     import requests
 
-    from tap_envoy.http import EnvoySession, RetryPolicy
-    from tap_envoy.token_cache import TokenCache
+    from tap_envoy.session import EnvoySession
 
 ACCESS_TOKEN_LIFETIME = 24 * 3600.0
-"""Seconds (Envoy guide for private apps), where a token response does not say."""
-
-REFRESH_TOKEN_LIFETIME = 30 * 24 * 3600.0
+REFRESH_TOKEN_LIFETIME = 30 * ACCESS_TOKEN_LIFETIME
 """Seconds (Envoy guide for private apps), where a token response does not say."""
 
 EXPIRY_MARGIN = 300.0
 """Seconds before its end at which an access token is renewed, or a tenth of its lifetime."""
 
-MAX_COMPANY_ID = 20
-"""Characters of a company's id; a longer text may be a token."""
-
 MAX_RESENDS = 3
 """How often a request is sent again after its access token was rejected."""
 
-REFUSAL_STATUSES = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+REFUSALS = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 """What the token endpoint returns for wrong credentials: 401 in clients, the rest inferred."""
 
 ADVICE = {
-    ("", "invalid_client"): "check `client_id` and `client_secret`",
-    ("", "unauthorized_client"): "check `client_id` and `client_secret`",
-    ("", "invalid_scope"): (
+    "invalid_client": "check `client_id` and `client_secret`",
+    "unauthorized_client": "check `client_id` and `client_secret`",
+    "invalid_scope": (
         "requested scopes: {scopes}; add the missing ones to the integration in Envoy's Dev "
         "Dashboard, or set `scopes`"
     ),
-    ("", "mfa_required"): (
-        "the API user must be able to sign in without multi-factor authentication"
+    "mfa_required": "the API user must be able to sign in without multi-factor authentication",
+    "password": (
+        "check `username` and `password`, and `client_id` and `client_secret`; the API user must "
+        "be able to sign in with a password, without single sign-on"
     ),
-    ("password", "invalid_grant"): (
-        "check `username` and `password`; the API user must be able to sign in with a password, "
-        "without single sign-on"
-    ),
-    ("refresh", "invalid_grant"): "check `refresh_token`",
-    ("password", ""): "check `username`, `password`, `client_id`, `client_secret` and `scopes`",
-    ("refresh", ""): "check `client_id`, `client_secret` and `refresh_token`",
+    "refresh": "check `refresh_token`, and `client_id` and `client_secret`",
 }
-"""What to do, by grant and by OAuth's name of the reason; empty for any other."""
+"""What to do, by OAuth's code for the reason, else by the grant."""
 
-WEB_PAGE = "the response is a web page, perhaps of a proxy, a firewall or a captive portal"
-
-REFRESH_ADVICE = (
+HOW_TO_REPLACE = (
     "To replace the refresh token, get a new one by a password grant (README, “Getting "
     "credentials”) and set `refresh_token`, or set `username` and `password`."
 )
-
-
-class GrantRefusedError(EnvoyError):
-    """Raised when a grant was rejected, or its response was lost: it must not be sent again.
-
-    Attributes:
-        code: OAuth's name of the reason, such as `invalid_scope`, or an empty string.
-    """
-
-    def __init__(self, message: str, *, code: str = "") -> None:
-        super().__init__(message)
-        self.code = code
 
 
 class EnvoyApiKeyAuthenticator(APIKeyAuthenticator):
     """Adds the long-lived Client API Key to each request (Envoy guide for private apps)."""
 
     advice = "check `api_key` against the integration's page in Envoy's Dev Dashboard"
+    scope_advice = ""
 
     def __init__(self, api_key: str) -> None:
         super().__init__(key="X-Api-Key", value=api_key, location="header")
@@ -118,21 +98,28 @@ class EnvoyApiKeyAuthenticator(APIKeyAuthenticator):
         """Return False: a rejected key stays rejected."""
         return False
 
+    def wait_until_idle(self, timeout: float) -> None:
+        """Return at once: no token is ever requested."""
+
 
 class EnvoyAuthenticator(OAuthAuthenticator):
     """OAuth authenticator shared by all streams; renews early and stores rotated refresh tokens.
 
-    Thread-safe. Durations are in seconds, times in UTC.
+    Safe to use from several threads.
 
     Attributes:
         secrets: What no message may contain; grows with each new token.
+        company_id: The company of the newest token response, or None.
         advice: What to do if Envoy rejects a new access token.
-        company_id: The company of the token response, or None.
+        scope_advice: Where a scope is needed besides the integration.
     """
 
     advice = (
         "check that the API user is a Global Admin and that the integration is ready to be "
         "displayed"
+    )
+    scope_advice = (
+        " (and to `scopes`, if set; a refresh token keeps the scopes that it was granted with)"
     )
 
     def __init__(  # noqa: PLR0913  # the settings of Envoy's guide
@@ -146,36 +133,31 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         refresh_token: str | None = None,
         scopes: tuple[str, ...] = (),
         session: EnvoySession,
-        timeout: float,
-        retry_policy: RetryPolicy,
-        token_cache: TokenCache | NullTokenCache | None = None,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        token_cache: TokenCache | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
+        # Envoy guide: scopes are separated by commas, although OAuth 2.0 itself uses spaces.
         super().__init__(
             auth_endpoint=token_url,
-            # Envoy guide: separated by commas, although OAuth 2.0 itself uses spaces.
             oauth_scopes=",".join(scopes),
             client_id=client_id,
             client_secret=client_secret,
         )
         self.logger = logging.getLogger(__name__)
-        self._endpoint = TokenEndpoint(token_url, session, timeout)
         self._username = username
         self._password = password
         self._scopes = scopes
-        self._retry_policy = retry_policy
-        self._cache = token_cache or NullTokenCache()
+        self._envoy_session = session
+        self._cache = token_cache
         self._now = now
         self._lock = threading.Lock()
-        self._renew_at = 0.0
-        self._refresh_until: float | None = None
+        self._token = Token()
         self._configured_refresh_token = refresh_token
-        self._rejected_token: str | None = None
-        self._failure: RunAbortedError | None = None
-        self._basic = b64encode(f"{client_id}:{client_secret}".encode()).decode()
+        self._rejected: str | None = None
+        self._failure: str | None = None
         self.company_id: str | None = None
-        self.secrets: set[str] = set()
-        self._add_secrets(client_secret, password, refresh_token, self._basic)
+        self._basic = b64encode(f"{client_id}:{client_secret}".encode()).decode()
+        self.secrets = {x for x in (client_secret, password, refresh_token, self._basic) if x}
 
     @override
     def authenticate_request(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -185,24 +167,18 @@ class EnvoyAuthenticator(OAuthAuthenticator):
             RunAbortedError: If no token can be obtained; the same in all later calls.
         """
         with self._lock:
-            if self._failure:
-                raise RunAbortedError(str(self._failure))
-            if not self.is_token_valid():
+            if not self._failure and not self.is_token_valid():
                 try:
                     self.update_access_token()
                 except EnvoyError as error:
-                    self._failure = RunAbortedError(str(error))
-                    raise self._failure from error
-            request.headers["Authorization"] = f"Bearer {self.access_token}"
+                    self._failure = str(error)
+            if self._failure:
+                raise RunAbortedError(self._failure)
+            request.headers["Authorization"] = f"Bearer {self._token.access_token}"
         return request
 
     def sign_in(self) -> str:
-        """Get a valid access token; return a sentence that names the company.
-
-        Raises:
-            GrantRefusedError: If the grants were rejected.
-            EnvoyError: If no token can be obtained for another reason.
-        """
+        """Get a valid access token, as `update_access_token` does; return a sentence about it."""
         with self._lock:
             self.update_access_token()
         return f"Signed in to company {self.company_id}." if self.company_id else "Signed in."
@@ -210,33 +186,26 @@ class EnvoyAuthenticator(OAuthAuthenticator):
     def invalidate(self, request: requests.PreparedRequest, *, resends: int = 0) -> bool:
         """Stop using the access token that was rejected with `request`.
 
-        Args:
-            request: The rejected request.
-            resends: How often it was sent again already.
-
-        Returns:
-            Whether to send it again: at most three times, and not if its token is the one that
-            replaced a rejected one and is still in use.
+        Returns whether to send it again, after `resends` times: not with a token that replaced a
+        rejected one.
         """
         with self._lock:
-            token = self.access_token
-            if request.headers.get("Authorization") != f"Bearer {token}":
+            if request.headers["Authorization"] != f"Bearer {self._token.access_token}":
                 return resends < MAX_RESENDS  # another thread has renewed it
-            if resends:
-                return False
-            self._renew_at = 0.0
-            self._rejected_token = token
-            return True
+            if not resends:
+                self._rejected = self._token.access_token
+            return not resends
+
+    def wait_until_idle(self, timeout: float) -> None:
+        """Wait until a token that is being requested is stored, for `timeout` seconds at most."""
+        if self._lock.acquire(timeout=timeout):
+            self._lock.release()
 
     @override
     def is_token_valid(self) -> bool:
         """Return whether the access token need not be renewed yet."""
-        return self._timestamp < self._renew_at
-
-    @property
-    def _timestamp(self) -> float:
-        """The present time in seconds since 1970."""
-        return self._now().timestamp()
+        token = self._token
+        return token.access_token != self._rejected and token.is_valid(self._now())
 
     @override
     def update_access_token(self) -> None:
@@ -245,244 +214,191 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         Raises:
             EnvoyError: If no token can be obtained; its text names the settings to check.
         """
-        with self._cache.locked():  # other runs wait here, and then use what this one stored
-            if self._use_cached():
-                return
-            self._cache.ensure_writable()  # before a single-use token is spent
+        cache = self._cache
+        with cache.locked() if cache else nullcontext():  # other runs wait, and then use its token
+            if cache and (token := cache.load()) and self._covers(token):
+                self._use(token)
+                if self.is_token_valid():
+                    return
+            if cache:
+                cache.ensure_writable()  # before a single-use token is spent
             refusal = None
-            for token in self._refresh_tokens():
-                self.refresh_token = token
+            for refresh_token in self._refresh_tokens():
                 try:
-                    self._store(self._request_token("refresh"))
+                    self._store(self._request("refresh", refresh_token), refresh_token)
                 except GrantRefusedError as error:
-                    refusal, self.refresh_token = error, None
+                    refusal = error
                 else:
                     return
             if not self._password:
-                reason = refusal or GrantRefusedError("The refresh token has expired.")
-                raise GrantRefusedError(f"{reason} {REFRESH_ADVICE}", code=reason.code)
+                refusal = refusal or GrantRefusedError("The refresh token has expired.")
+                raise GrantRefusedError(f"{refusal} {HOW_TO_REPLACE}", code=refusal.code)
             if refusal:
                 self.logger.warning("%s Using the password grant instead.", refusal)
-            self._store(self._request_token("password"))
+            self._store(self._request("password"))
+
+    def _covers(self, token: Token) -> bool:
+        """Return whether a cached token has the scopes of this run, or no other can be had."""
+        return not self._password or set(self._scopes) <= set(token.scopes or self._scopes)
 
     def _refresh_tokens(self) -> list[str]:
         """Return the refresh tokens to try: the newest, then, once, the configured one."""
-        is_expired = self._refresh_until is not None and self._timestamp >= self._refresh_until
-        newest = None if is_expired else self.refresh_token
+        newest = self._token.refresh_token if self._token.can_refresh(self._now()) else None
         configured, self._configured_refresh_token = self._configured_refresh_token, None
         return list(dict.fromkeys(token for token in (newest, configured) if token))
 
-    def _use_cached(self) -> bool:
-        """Load tokens from the cache; return whether the access token is still valid."""
-        cached = self._cache.load()
-        if cached is None:
-            return False
-        if self._password and not set(self._scopes) <= set(cached.scopes or self._scopes):
-            return False  # granted for fewer scopes than this run needs
-        self._add_secrets(cached.access_token, cached.refresh_token)
-        if cached.refresh_token:
-            self.refresh_token = cached.refresh_token
-            self._refresh_until = cached.refresh_until
-        if cached.access_token and cached.access_token != self._rejected_token:
-            self.access_token = cached.access_token
-            self._renew_at = cached.renew_at
-        return self.is_token_valid()
-
-    def _add_secrets(self, *tokens: str | None) -> None:
-        """Add to `secrets`; in a new set, because other threads may be reading the old one."""
-        self.secrets = self.secrets | {token for token in tokens if token}
-
-    @property
-    @override
-    def oauth_request_body(self) -> dict[str, str]:
-        """The form of the password grant (Envoy guide for private apps): exactly these fields."""
-        return {
-            "grant_type": "password",
-            "username": self._username or "",
-            "password": self._password or "",
-            "scope": self.oauth_scopes or "",
-        }
-
-    @property
-    def refresh_request_body(self) -> dict[str, str]:
-        """The form of the refresh grant (Envoy guide for private apps): exactly these fields."""
-        return {
-            "grant_type": "refresh_token",
-            "refresh_token": self.refresh_token or "",
-            "client_id": self.client_id or "",
-            "client_secret": self.client_secret or "",
-        }
-
-    def _request_token(self, grant: str) -> dict[str, Any]:
-        """Return the response to a "password" or "refresh" grant."""
-        self.logger.info("Requesting an access token with the %s grant.", grant)
-        form, headers = self.refresh_request_body, {}
-        if grant == "password":
-            form, headers = self.oauth_request_body, {"Authorization": f"Basic {self._basic}"}
-        retry = self._retry_policy.decorator(self.logger, self._endpoint.session.rate_limiter)
-        return retry(self._endpoint.request)(Grant(grant, form, headers), self.secrets)
-
-    def _store(self, response: Mapping[str, Any]) -> None:
-        """Use the tokens of a response, once they are in the cache."""
+    def _store(self, response: Mapping[str, Any], refresh_token: str | None = None) -> None:
+        """Use the tokens of a response, and put them into the cache."""
         now = self._now()
         lifetime = _seconds(response.get("expires_in"), ACCESS_TOKEN_LIFETIME)
-        company = response.get("company_id")
-        is_id = isinstance(company, str) and company.isalnum() and len(company) <= MAX_COMPANY_ID
-        self.company_id = company if is_id else None
-        refresh_token = response.get("refresh_token")
-        if isinstance(refresh_token, str) and refresh_token:
-            self.refresh_token = refresh_token
-            self._refresh_until = now.timestamp() + _seconds(
+        newest, refresh_until = response.get("refresh_token"), self._token.refresh_until
+        if isinstance(newest, str) and newest:
+            refresh_token = newest
+            refresh_until = now + _seconds(
                 response.get("refresh_token_expires_in"), REFRESH_TOKEN_LIFETIME
             )
-        self._add_secrets(response["access_token"], self.refresh_token)
-        renew_at = now.timestamp() + lifetime - min(EXPIRY_MARGIN, lifetime / 10)
-        self._cache.store(
-            CachedToken(
-                response["access_token"],
-                renew_at,
-                self.refresh_token,
-                self._refresh_until,
-                self._scopes if self._password else None,
-            )
+        token = Token(
+            access_token=response["access_token"],
+            renew_at=now + lifetime - min(EXPIRY_MARGIN, lifetime / 10),
+            refresh_token=refresh_token,
+            refresh_until=refresh_until,
+            scopes=self._scopes if self._password else None,
         )
-        self.access_token = response["access_token"]
-        self.expires_in = int(lifetime)
-        self.last_refreshed = now
-        self._renew_at = renew_at
+        self._use(token)
+        if self._cache:
+            self._cache.store(token)
+        company = response.get("company_id")
+        self.company_id = company if isinstance(company, str) and company.isdecimal() else None
+
+    def _use(self, token: Token) -> None:
+        # A new set: other threads may be reading the old one.
+        self.secrets = self.secrets | {x for x in (token.access_token, token.refresh_token) if x}
+        self._token = token
+
+    def _request(self, grant: str, refresh_token: str = "") -> dict[str, Any]:
+        """Return the response to a "password" or "refresh" grant, with retries."""
+        self.logger.info("Requesting an access token with the %s grant.", grant)
+        # The fields and headers of Envoy's guide for private apps: exactly these.
+        if grant == "password":
+            headers = {"Authorization": f"Basic {self._basic}"}
+            form = {"username": self._username or "", "password": self._password or ""}
+            form |= {"grant_type": "password", "scope": self.oauth_scopes or ""}
+        else:
+            headers = {}
+            form = {"client_id": self.client_id or "", "client_secret": self.client_secret or ""}
+            form |= {"grant_type": "refresh_token", "refresh_token": refresh_token}
+        response = self._envoy_session.retry(partial(self._send, grant, headers, form), self.logger)
+        payload = decode_json(response)
+        if response.status_code in REFUSALS:
+            raise self._refusal(grant, response.status_code, payload)
+        token = payload.get("access_token") if isinstance(payload, dict) else None
+        is_token = isinstance(token, str) and token.isascii() and token.isprintable()
+        if not (response.ok and is_token and token):
+            raise EnvoyError(f"{self._endpoint} {_description(response)}; check `token_url`.")
+        return cast("dict[str, Any]", payload)
+
+    def _send(
+        self, grant: str, headers: Mapping[str, str], form: Mapping[str, str]
+    ) -> requests.Response:
+        """Send a grant once; raise `TransientError` if it may be sent again."""
+        try:
+            # On a new connection: the server may have closed one that has idled.
+            with self._envoy_session.fresh() as session:
+                response = session.post(
+                    self.auth_endpoint,
+                    headers=headers,
+                    # Without file names, `files` makes the multipart/form-data of Envoy's guide.
+                    files={name: (None, value) for name, value in form.items()},
+                    auth=lambda request: request,  # keeps `requests` from reading .netrc
+                    timeout=self._envoy_session.timeout,
+                    allow_redirects=False,
+                )
+        except REQUEST_ERRORS as error:
+            where = "the token endpoint (`token_url`)"
+            problem = connection_error(error, where=where, timeout=self._envoy_session.timeout)
+            if grant == "refresh" and isinstance(problem, ResponseLostError):
+                # Refresh tokens are taken as single-use (inferred): this one may be spent.
+                raise GrantRefusedError(f"{problem} The refresh token may be used up.") from None
+            raise problem from None
+        if is_retryable(response.status_code):
+            raise TransientError(
+                f"{self._endpoint} returned HTTP {response.status_code}.",
+                status=response.status_code,
+                retry_after=parse_retry_after(response),
+            )
+        return response
+
+    def _refusal(self, grant: str, status: int, payload: Any) -> GrantRefusedError:
+        """Return the error for a grant that Envoy rejected, with advice on the reason."""
+        code = payload.get("error") if isinstance(payload, dict) else None
+        code = code if isinstance(code, str) else ""
+        advice = ADVICE.get(code, ADVICE[grant]).format(scopes=self.oauth_scopes)
+        reason = excerpt(payload, self.secrets)
+        return GrantRefusedError(
+            f"Envoy rejected the {grant} grant (HTTP {status}){reason}; {advice}.", code=code
+        )
+
+    @property
+    def _endpoint(self) -> str:
+        return f"The token endpoint at {urlsplit(self.auth_endpoint).netloc}"
+
+
+Authenticator = EnvoyApiKeyAuthenticator | EnvoyAuthenticator
+
+
+def create_authenticator(
+    config: Mapping[str, Any],
+    needed_scopes: Iterable[str],
+    session: EnvoySession,
+    logger: logging.Logger,
+) -> Authenticator:
+    """Return an authenticator for the first complete set of credentials; it has not signed in.
+
+    Args:
+        config: The settings.
+        needed_scopes: The scopes to ask for unless `scopes` is set.
+        session: Sends the grants.
+        logger: Receives lines about the token cache.
+    """
+    if api_key := config.get("api_key"):
+        return EnvoyApiKeyAuthenticator(api_key)
+    has_password = bool(config.get("username") and config.get("password"))
+    cache = None
+    if path := config.get("token_cache"):
+        # Without a username, the refresh token identifies the user.
+        user = config.get("username") or config.get("refresh_token", "")
+        cache = TokenCache(path, config["token_url"], config["client_id"], user, logger=logger)
+    elif not has_password:
+        logger.warning(
+            "Without `token_cache` the next run cannot sign in: Envoy replaces a refresh token "
+            "when it is used, and the new one is not stored."
+        )
+    return EnvoyAuthenticator(
+        token_url=config["token_url"],
+        client_id=config["client_id"],
+        client_secret=config["client_secret"],
+        username=config["username"] if has_password else None,
+        password=config["password"] if has_password else None,
+        refresh_token=config.get("refresh_token"),
+        # `token.refresh` grants refresh tokens.
+        scopes=tuple(config.get("scopes") or ("token.refresh", *sorted(set(needed_scopes)))),
+        session=session,
+        token_cache=cache,
+    )
 
 
 def _seconds(value: Any, documented: float) -> float:
     """Return a lifetime in seconds, or the documented one if it is missing or invalid."""
-    try:
-        seconds = documented if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return documented
-    return seconds if 0 < seconds < math.inf else documented
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """A request for a token.
-
-    Attributes:
-        name: "password" or "refresh".
-        form: Its fields.
-        headers: Its headers.
-    """
-
-    name: str
-    form: Mapping[str, str]
-    headers: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class TokenEndpoint:
-    """Requests to the token endpoint.
-
-    Attributes:
-        url: Its URL (`token_url`).
-        session: Sends the requests.
-        timeout: Read timeout in seconds.
-    """
-
-    url: str
-    session: EnvoySession
-    timeout: float
-
-    def request(self, grant: Grant, secrets: Collection[str]) -> dict[str, Any]:
-        """Send a grant once; return the decoded response, whose `access_token` is a string.
-
-        Args:
-            grant: What to send.
-            secrets: Strings to redact.
-
-        Raises:
-            GrantRefusedError: If the grant must not be sent again.
-            TransientError: If it may succeed later.
-            EnvoyError: If the response is not as documented.
-        """
-        try:
-            response = self.session.post(
-                self.url,
-                headers=grant.headers,
-                # Without file names, `files` makes the multipart/form-data of Envoy's guide.
-                files={name: (None, value) for name, value in grant.form.items()},
-                auth=_unchanged,
-                timeout=self.timeout,
-                allow_redirects=False,
-            )
-        except REQUEST_ERRORS as error:
-            problem = connection_error(
-                error, where="the token endpoint (`token_url`)", timeout=self.timeout
-            )
-            if grant.name == "refresh" and isinstance(problem, ResponseLostError):
-                # Refresh tokens are taken as single-use (inferred): this one may be spent.
-                raise GrantRefusedError(f"{problem} The refresh token may be used up.") from None
-            raise problem from None
-        return self._validate(grant, response, secrets)
-
-    def _validate(
-        self, grant: Grant, response: requests.Response, secrets: Collection[str]
-    ) -> dict[str, Any]:
-        """Return the decoded response if it has a token, else raise."""
-        status, payload = response.status_code, decode_json(response)
-        if is_retryable(status):
-            raise TransientError(
-                f"{self._name} returned HTTP {status}.",
-                retry_after=parse_retry_after(response),
-                status=status,
-            )
-        if status in REFUSAL_STATUSES:
-            raise _refusal(grant, response, payload, secrets)
-        token = payload.get("access_token") if isinstance(payload, dict) else None
-        is_token = isinstance(token, str) and token.isascii() and token.isprintable()
-        if not (response.ok and token and is_token):
-            raise EnvoyError(f"{self._name} {_description(response)}; check `token_url`.")
-        return cast("dict[str, Any]", payload)
-
-    @property
-    def _name(self) -> str:
-        return f"The token endpoint at {urlsplit(self.url).netloc}"
-
-
-def _refusal(
-    grant: Grant, response: requests.Response, payload: Any, secrets: Collection[str]
-) -> GrantRefusedError:
-    """Return the error for a grant that Envoy rejected, with advice on the reason."""
-    # A body that is not a JSON object is not quoted: it may repeat what it was sent.
-    body = payload if isinstance(payload, dict) else {}
-    code = body["error"] if isinstance(body.get("error"), str) else ""
-    advice = ADVICE.get((grant.name, code)) or ADVICE.get(("", code)) or ADVICE[grant.name, ""]
-    if _is_web_page(response):
-        advice = f"{WEB_PAGE}; {advice}"
-    reason = excerpt(body, ("error", "error_description"), secrets)
-    return GrantRefusedError(
-        f"Envoy rejected the {grant.name} grant (HTTP {response.status_code}){reason}; "
-        f"{advice.format(scopes=grant.form.get('scope', 'see `scopes`'))}.",
-        code=code,
-    )
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 < value < math.inf else documented
 
 
 def _description(response: requests.Response) -> str:
     """Return what came instead of a token."""
-    status = response.status_code
-    if HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST:
-        return (
-            f"redirects to another page (HTTP {status}) instead of returning a token, perhaps for "
-            "single sign-on or a captive portal"
-        )
-    if _is_web_page(response):
-        return f"returned HTTP {status} without a token: {WEB_PAGE}"
-    if response.ok:
-        return f"returned HTTP {status} without an access token"
-    return f"returned HTTP {status} instead of a token"
-
-
-def _is_web_page(response: requests.Response) -> bool:
-    return response.content.lstrip()[:1] == b"<"
-
-
-def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Return the request; passed as `auth`, it keeps `requests` from reading .netrc."""
-    return request
+    status = f"HTTP {response.status_code}"
+    if "Location" in response.headers:
+        where = redirect_host(response)
+        return f"redirects to {where} ({status}), perhaps for single sign-on or a captive portal"
+    if response.content.lstrip()[:1] == b"<":
+        return f"returned a web page ({status}), perhaps of a proxy, a firewall or a captive portal"
+    return f"returned {status} without an access token"

@@ -1,31 +1,30 @@
-"""The settings: their schema, how they are read from the environment, and their validation."""
+"""The settings: their schema, how they are read, and one sentence for each fault."""
 
 from __future__ import annotations
 
 import difflib
-import importlib.util
+import io
 import ipaddress
 import json
-import logging
 import math
+import os
 import re
-import unicodedata
-from datetime import datetime
-from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from dotenv import find_dotenv, load_dotenv
+from dotenv import dotenv_values
 from jsonschema import Draft202012Validator, FormatChecker, validators
 from jsonschema.exceptions import ValidationError, best_match
 from singer_sdk import typing as th
-from singer_sdk.exceptions import ConfigValidationError
 
-from tap_envoy.exceptions import printable
+from tap_envoy.exceptions import EnvoyError, RunAbortedError, printable
+from tap_envoy.records import format_timestamp, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
-    from collections.abc import Set as AbstractSet
+    import logging
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 API_URL = "https://api.envoy.com/v1"
 TOKEN_URL = "https://api.envoy.com/oauth2/token"  # noqa: S105  # an address
@@ -39,293 +38,186 @@ CREDENTIAL_SETS = (
 
 ENV_PREFIX = "TAP_ENVOY_"
 
-# Read by the SDK. Meltano adds variables with a second underscore, such as TAP_ENVOY__SELECT.
-_OTHER_VARIABLES = {"TAP_ENVOY_LOGLEVEL"}
+OTHER_VARIABLES = re.compile("TAP_ENVOY_(LOGLEVEL|_.*)")
+"""Variables that the SDK and Meltano read, such as TAP_ENVOY__SELECT."""
 
-_ALIASES = {
-    "authurl": "token_url",
-    "clientapikey": "api_key",
-    "email": "username",
-    "ratelimit": "requests_per_second",
-    "token": "api_key",
-}
-"""Names used elsewhere for a setting, without separators, where spelling alone misleads."""
+SIMILARITY = 0.75
+"""Ratio of `difflib` from which a name is taken for a misspelled one."""
 
 
-class Credential(th.StringType):
-    """A key, secret or token: ASCII without spaces, as RFC 6749 and HTTP headers need it."""
-
-    string_format = "credential"
-
-
-class HeaderValue(th.StringType):
-    """The value of an HTTP header."""
-
-    string_format = "header-value"
+def _text(text_format: str) -> th.CustomType:
+    """Return the type of a text with one of `FORMATS`."""
+    return th.CustomType({"type": "string", "format": text_format})
 
 
-class SafeUrl(th.StringType):
-    """A URL that credentials can be sent to."""
-
-    string_format = "safe-url"
-
-
-class Scope(th.StringType):
-    """One OAuth scope."""
-
-    string_format = "scope"
-
-
-class SingleLine(th.StringType):
-    """Text without line breaks and other control characters."""
-
-    string_format = "single-line"
+def _setting(name: str, kind: Any, title: str, description: str, **more: Any) -> th.Property[Any]:
+    return th.Property(name, kind, title=title, description=description, **more)
 
 
 CONFIG_SCHEMA = th.PropertiesList(
-    th.Property(
-        "api_key",
-        Credential,
-        title="Client API Key",
-        description=(
-            "Client API Key of the integration, from the Envoy Dev Dashboard. If set, the other "
-            "credentials are not used."
-        ),
-        secret=True,
-    ),
-    th.Property(
-        "client_id",
-        Credential,
-        title="Client ID",
-        description="Client ID of the integration, from the Envoy Dev Dashboard.",
-    ),
-    th.Property(
-        "client_secret",
-        Credential,
-        title="Client secret",
-        description="Client secret of the integration, from the Envoy Dev Dashboard.",
-        secret=True,
-    ),
-    th.Property(
-        "username",
-        SingleLine,
-        title="Username",
-        description="Email address of the API user, a Global Admin who signs in with a password.",
-    ),
-    th.Property(
-        "password",
-        SingleLine,
-        title="Password",
-        description="Password of the API user.",
-        secret=True,
-    ),
-    th.Property(
-        "refresh_token",
-        Credential,
-        title="Refresh token",
-        description=(
-            "Refresh token from an earlier sign-in. Replaces the username and password, or is "
-            "tried before them."
-        ),
-        secret=True,
-    ),
-    th.Property(
-        "token_cache",
-        SingleLine,
-        title="Token cache",
-        description=(
-            "File that stores tokens between runs, readable by its owner only. If unset, every "
-            "run signs in."
-        ),
-    ),
-    th.Property(
-        "scopes",
-        th.ArrayType(Scope),
-        title="Scopes",
-        description=(
-            "OAuth scopes requested with the password grant. If unset: `token.refresh` and the "
-            "scopes of the selected streams."
-        ),
-    ),
-    th.Property(
-        "api_url",
-        SafeUrl,
-        title="API URL",
-        description="Base URL of the Envoy API, version 1. Must be https, or http on loopback.",
-        default=API_URL,
-    ),
-    th.Property(
-        "token_url",
-        SafeUrl,
-        title="Token URL",
-        description="URL that issues access tokens. Must be https, or http on loopback.",
-        default=TOKEN_URL,
-    ),
-    th.Property(
-        "start_date",
-        th.DateTimeType,
-        title="Start date",
-        description=(
-            "Earliest date or date-time to read in incremental streams. If unset, all data is "
-            "read. Full-table streams ignore it."
-        ),
-    ),
-    th.Property(
-        "lookback_days",
-        th.IntegerType(minimum=0, maximum=3650),
-        title="Lookback days",
-        description=(
-            "Days before the bookmark from which incremental streams are read again, to pick up "
-            "later changes such as sign-outs."
-        ),
-        default=7,
-    ),
-    th.Property(
-        "lookahead_days",
-        th.IntegerType(minimum=0, maximum=3650),
-        title="Lookahead days",
-        description="Days after today up to which reservations are read.",
-        default=60,
-    ),
-    th.Property(
-        "page_size",
-        th.IntegerType(minimum=1, maximum=100),
-        title="Page size",
-        description="Rows per request, 1 to 100.",
-        default=100,
-    ),
-    th.Property(
-        "requests_per_second",
-        th.NumberType,
-        title="Requests per second",
-        description="Rate limit, applied across all streams. Envoy allows 10 requests per second.",
-        default=9.5,
-        minimum=0.01,  # NumberType takes whole limits only
-        maximum=1000,
-    ),
-    th.Property(
-        "request_timeout",
-        th.IntegerType(minimum=1, maximum=3600),
-        title="Request timeout",
-        description="Seconds to wait for a connection or for data before a request is retried.",
-        default=60,
-    ),
-    th.Property(
-        "user_agent",
-        HeaderValue,
-        title="User agent",
-        description="User-Agent header of each request. If unset: `tap-envoy/` and its version.",
-    ),
-    th.Property(
-        "emit_activate_version_messages",
-        th.BooleanType,
-        title="Emit ACTIVATE_VERSION messages",
-        description=(
-            "Send an ACTIVATE_VERSION message after each complete full-table stream, so that "
-            "targets can delete rows that no longer exist in Envoy."
-        ),
-        default=False,
-    ),
+    _setting("api_key", _text("credential"), "Client API Key", (
+        "Client API Key of the integration, from the Envoy Dev Dashboard. If set, the other "
+        "credentials are not used."
+    ), secret=True),
+    _setting("client_id", _text("credential"), "Client ID", (
+        "Client ID of the integration, from the Envoy Dev Dashboard."
+    )),
+    _setting("client_secret", _text("credential"), "Client secret", (
+        "Client secret of the integration, from the Envoy Dev Dashboard."
+    ), secret=True),
+    _setting("username", _text("single-line"), "Username", (
+        "Email address of the API user, a Global Admin who signs in with a password."
+    )),
+    _setting("password", _text("single-line"), "Password", (
+        "Password of the API user."
+    ), secret=True),
+    _setting("refresh_token", _text("credential"), "Refresh token", (
+        "Refresh token from an earlier sign-in. Replaces the username and password, or is tried "
+        "before them."
+    ), secret=True),
+    _setting("token_cache", _text("single-line"), "Token cache", (
+        "File that stores tokens between runs, readable by its owner only. If unset, every run "
+        "signs in."
+    )),
+    _setting("scopes", th.ArrayType(_text("scope")), "Scopes", (
+        "OAuth scopes requested with the password grant. If unset: `token.refresh` and the scopes "
+        "of the selected streams."
+    )),
+    _setting("api_url", _text("url"), "API URL", (
+        "Base URL of the Envoy API, version 1. Must be https, or http on loopback."
+    ), default=API_URL),
+    _setting("token_url", _text("url"), "Token URL", (
+        "URL that issues access tokens. Must be https, or http on loopback."
+    ), default=TOKEN_URL),
+    _setting("start_date", th.DateTimeType, "Start date", (
+        "Earliest date or date-time to read in incremental streams. If unset, all data is read. "
+        "Full-table streams ignore it."
+    )),
+    _setting("lookback_days", th.IntegerType(minimum=0, maximum=3650), "Lookback days", (
+        "Days before the bookmark from which incremental streams are read again, to pick up later "
+        "changes such as sign-outs."
+    ), default=7),
+    _setting("lookahead_days", th.IntegerType(minimum=0, maximum=3650), "Lookahead days", (
+        "Days after today up to which reservations are read."
+    ), default=60),
+    _setting("page_size", th.IntegerType(minimum=1, maximum=100), "Page size", (
+        "Rows per request, 1 to 100."
+    ), default=100),
+    _setting("requests_per_second", th.NumberType, "Requests per second", (
+        "Rate limit, applied across all streams. Envoy allows 10 requests per second."
+    ), default=9.5, minimum=0.01, maximum=1000),  # NumberType takes whole limits only
+    _setting("request_timeout", th.IntegerType(minimum=1, maximum=3600), "Request timeout", (
+        "Seconds to wait for a connection or for data before a request is retried."
+    ), default=60),
+    _setting("user_agent", _text("header-value"), "User agent", (
+        "User-Agent header of each request. If unset: `tap-envoy/` and its version."
+    )),
+    _setting("emit_activate_version_messages", th.BooleanType, "Emit ACTIVATE_VERSION messages", (
+        "Send an ACTIVATE_VERSION message after each complete full-table stream, so that targets "
+        "can delete rows that no longer exist in Envoy."
+    ), default=False),
     additional_properties=False,
-).to_dict()
+).to_dict()  # fmt: skip
 
 
-def from_environment(schema: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
-    """Return the settings that `environ` contains as `TAP_ENVOY_<NAME>`.
+def read_json(option: str, file: IO[str]) -> dict[str, Any]:
+    """Return the JSON object in a file.
 
-    Text is parsed according to the setting's type; a value that cannot be parsed is returned as
-    text. An unknown variable is returned under its full name. `validate_config` reports both.
+    Args:
+        option: The command line option that names the file, such as `--state`.
+        file: The open file.
+
+    Raises:
+        EnvoyError: If there is none; the text is not repeated.
+    """
+    name = printable(file.name, 300)
+    try:
+        value = json.loads(file.read())
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise EnvoyError(f"{option}: {name} is not valid JSON ({error.msg}, {place}).") from None
+    except (RecursionError, ValueError):
+        raise EnvoyError(f"{option}: {name} is not valid JSON in UTF-8.") from None
+    if not isinstance(value, dict):
+        raise EnvoyError(f"{option}: {name} does not contain a JSON object.")
+    return value
+
+
+def from_environment(schema: Mapping[str, Any], logger: logging.Logger) -> dict[str, Any]:
+    """Return the settings in `TAP_ENVOY_*` variables, also those of `.env` in this directory.
+
+    Text is parsed according to the setting's type; `validate_config` reports what cannot be
+    parsed, and variables that resemble a setting. A warning names all others, which may be those
+    of a Kubernetes service.
 
     Args:
         schema: JSON schema of all settings, including those of the SDK.
-        environ: Environment variables. Empty ones count as unset.
+        logger: Receives the warnings.
     """
     names = {f"{ENV_PREFIX}{name.upper()}": name for name in schema["properties"]}
     config: dict[str, Any] = {}
-    for variable, text in environ.items():
-        if not text or not variable.startswith(ENV_PREFIX):
-            continue
+    foreign = []
+    for variable, text in (_read_dotenv(logger) | os.environ).items():
         if name := names.get(variable):
-            config[name] = _parse(text, schema["properties"][name].get("type", []))
-        elif variable not in _OTHER_VARIABLES and not variable.startswith(f"{ENV_PREFIX}_"):
-            config[variable] = text
+            config[name] = _parse(text, schema["properties"][name]["type"])
+        elif variable.startswith(ENV_PREFIX) and not OTHER_VARIABLES.fullmatch(variable) and text:
+            if most_similar(variable.removeprefix(ENV_PREFIX), names.values()):
+                config[variable] = text
+            else:
+                foreign.append(variable)
+    if foreign:
+        logger.warning("Ignoring variables that are no settings: %s.", ", ".join(sorted(foreign)))
     return config
 
 
-def load_dotenv_file() -> None:
-    """Add the variables of the nearest `.env` file, in this folder or above, to the environment.
-
-    Variables that are already set keep their values.
-
-    Raises:
-        ConfigValidationError: If the file cannot be read, with the reason.
-    """
-    path = ".env"
-
-    def name_file(record: logging.LogRecord) -> bool:
-        record.msg, record.args = f"{path}: {record.getMessage()}", ()
-        return True
-
-    logger = logging.getLogger("dotenv.main")
-    logger.addFilter(name_file)
+def _read_dotenv(logger: logging.Logger) -> dict[str, str]:
+    """Return the variables of `.env` in this directory; it may be of another program."""
+    path = Path(".env")
     try:
-        path = find_dotenv(usecwd=True)
-        if path:
-            load_dotenv(path, encoding="utf-8-sig")  # without the mark that some editors add
-    except UnicodeDecodeError:
-        reason = "is not encoded in UTF-8; save it as UTF-8"
-    except ValueError:
-        reason = "contains a character or name that environment variables cannot have; remove it"
-    except OSError as error:
-        reason = f"cannot be read ({error.strerror}); check that it exists and is readable"
-    else:
-        return
-    finally:
-        logger.removeFilter(name_file)
-    raise ConfigValidationError("Invalid .env file", errors=[f"The file {path} {reason}."])
+        text = path.read_text("utf-8-sig") if path.is_file() else ""
+    except (OSError, UnicodeDecodeError):
+        logger.warning("Ignoring .env, which cannot be read as UTF-8 text.")
+        return {}
+    values = dotenv_values(stream=io.StringIO(text))
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def drop_unset(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `config` without null and empty values, such as unset variables in `meltano.yml`."""
-    return {name: value for name, value in config.items() if value is not None and value != ""}
-
-
-def parse_numbers(config: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `config` with the values of `number` settings as `int` or `float`.
-
-    Meltano passes them as text, and the SDK reads them from files as `Decimal`.
-    """
-    numbers = {
-        n for n, definition in schema["properties"].items() if "number" in definition["type"]
-    }
-    return {
-        name: _parse(str(value), ["number"])
-        if name in numbers and isinstance(value, str | Decimal)
-        else value
-        for name, value in config.items()
-    }
-
-
-def validate_config(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
-    """Yield one sentence for each fault in `config`; it never contains a value.
+def load_config(
+    config: Mapping[str, Any], schema: Mapping[str, Any], logger: logging.Logger, *, parse_env: bool
+) -> dict[str, Any]:
+    """Return valid settings, with those of the environment if `parse_env` is set.
 
     Args:
-        config: The settings without unset ones, see `drop_unset`.
+        config: The settings of files.
         schema: JSON schema of all settings, including those of the SDK.
+        logger: Receives warnings.
+        parse_env: Whether to read `TAP_ENVOY_*` variables.
+
+    Raises:
+        RunAbortedError: If settings are not valid; one sentence for each.
     """
-    known = schema["properties"]
-    similar = {name: _most_similar(name, known) for name in config if name not in known}
-    for name, setting in similar.items():
-        yield _describe_unknown(name, setting)
-    for name, definition in known.items():
-        if name in config:
-            validator = _Validator(definition, format_checker=_FORMATS)
-            if error := best_match(validator.iter_errors(config[name])):
-                yield f"Setting `{name}` {_requirement(error, definition)}."
-    if _needs_faker(config) and not importlib.util.find_spec("faker"):
-        yield "Stream maps with `fake` need the package Faker: install `tap-envoy[faker]`."
-    # A credential under a wrong name has been reported.
-    yield from _missing_credentials(config.keys() | similar.values())
+    if parse_env:
+        config = {**config, **from_environment(schema, logger)}
+    # Meltano passes unset variables as empty text, and numbers as text.
+    numbers = {name for name, x in schema["properties"].items() if "number" in x["type"]}
+    complete = {
+        name: _parse(value, ["number"]) if name in numbers and isinstance(value, str) else value
+        for name, value in config.items()
+        if value is not None and value != ""
+    }
+    try:
+        errors = list(validate_config(complete, schema))
+    except RecursionError:
+        errors = ["The settings are nested too deeply."]
+    if errors:
+        raise RunAbortedError(" ".join(errors))
+    now = datetime.now(UTC)
+    if "start_date" in complete and parse_time(complete["start_date"]) > now:
+        logger.warning("Setting `start_date` is in the future; reading from now.")
+        complete["start_date"] = format_timestamp(now)
+    if maps := complete.get("stream_maps"):
+        complete["stream_maps"] = dict(maps)  # the SDK removes `__else__`
+    return complete
 
 
 def _parse(text: str, types: list[str]) -> Any:
@@ -340,87 +232,82 @@ def _parse(text: str, types: list[str]) -> Any:
         return [part.strip() for part in text.split(",")] if "array" in types else text
 
 
-def _requirement(error: ValidationError, definition: Mapping[str, Any]) -> str:
-    """Return what the setting must be, from the schema alone: `error.message` quotes the value."""
+def validate_config(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
+    """Yield one sentence for each fault in `config`; it never contains a value.
+
+    Args:
+        config: The settings without unset ones, see `load_config`.
+        schema: JSON schema of all settings, including those of the SDK.
+    """
+    known = schema["properties"]
+    meant = {
+        x: most_similar(x.removeprefix(ENV_PREFIX), known) for x in config.keys() - known.keys()
+    }
+    for name, similar in sorted(meant.items()):
+        hint = (
+            f"{ENV_PREFIX}{similar.upper()}" if similar and name.startswith(ENV_PREFIX) else similar
+        )
+        advice = f"did you mean `{hint}`?" if hint else "remove it."
+        yield f"Unknown setting `{printable(name)}`; {advice}"
+    for name, definition in known.items():
+        if name in config and (fault := _fault(config[name], definition)):
+            yield f"Setting `{name}` {fault}."
+    # A credential under a wrong name has been reported.
+    yield from _missing_credentials({*config, *meant.values()})
+
+
+def most_similar(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is most similar, apart from case and separators."""
+    plain = {re.sub(r"\W|_", "", other).lower(): other for other in known}
+    close = difflib.get_close_matches(
+        re.sub(r"\W|_", "", name).lower(), plain, n=1, cutoff=SIMILARITY
+    )
+    return plain[close[0]] if close else None
+
+
+def _fault(value: Any, definition: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a value, from the schema alone: jsonschema's own text quotes it."""
+    if isinstance(value, str):
+        if not value.isascii() and value.encode("utf-8", "replace").decode() != value:
+            return "is not encoded in UTF-8; check the encoding of the variable or file"
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'`":
+            return "is enclosed in quotes; remove them"
+    error = best_match(_Validator(definition, format_checker=_FORMAT_CHECKER).iter_errors(value))
+    if error is None:
+        return None
     if error.validator == "format":
-        return str(error.cause)
+        return FORMATS[error.validator_value][1]
     (kind,) = set(definition["type"]) - {"null"}
-    match kind:
-        case "string":
-            return "must be a string; put it in quotes"
-        case "array":
-            return "must be a list of strings"
-        case "object":
-            path = ".".join(map(str, error.absolute_path))
-            return f"is not valid at `{printable(path)}`" if path else "must be an object"
-        case "boolean":
-            text = "must be true or false"
-        case _:
-            text = "must be an integer" if kind == "integer" else "must be a number"
-            if "maximum" in definition:
-                text += f" from {definition['minimum']} to {definition['maximum']}"
-    quoted = isinstance(error.instance, str) and not isinstance(_parse(error.instance, [kind]), str)
+    if path := ".".join(map(str, error.absolute_path)):
+        return f"is not valid at `{printable(path)}`"
+    text = REQUIREMENTS[kind]
+    if "maximum" in definition:
+        text += f" from {definition['minimum']} to {definition['maximum']}"
+    quoted = isinstance(value, str) and not isinstance(_parse(value, [kind]), str)
     return f"{text}, without quotes" if quoted else text
 
 
-def _most_similar(name: str, known: Collection[str]) -> str | None:
-    """Return the setting that an unknown name probably means."""
-    squeezed = re.sub("[^a-z]", "", name.removeprefix(ENV_PREFIX).lower())
-    names = {setting.replace("_", ""): setting for setting in known} | _ALIASES
-    similar = difflib.get_close_matches(squeezed, names, n=1)
-    return names[similar[0]] if similar else None
+REQUIREMENTS = {
+    "array": "must be a list of strings",
+    "boolean": "must be true or false",
+    "integer": "must be an integer",
+    "number": "must be a number",
+    "object": "must be an object",
+    "string": "must be a string; put it in quotes",
+}
+"""What a value of each type must be."""
 
 
-def _describe_unknown(name: str, similar: str | None) -> str:
-    """Return a sentence about a name that is no setting."""
-    shown = printable(name)
-    if name.removeprefix(ENV_PREFIX).lower() == "batch_config":
-        return f"Setting `{shown}` is not available: BATCH is not supported."
-    if similar is None:
-        return f"Unknown setting `{shown}`; remove it."
-    variable = f"{ENV_PREFIX}{similar.upper()}"
-    hint = variable if name.startswith(ENV_PREFIX) and name != variable else similar
-    return f"Unknown setting `{shown}`; did you mean `{hint}`?"
-
-
-def _missing_credentials(given: AbstractSet[str | None]) -> Iterator[str]:
+def _missing_credentials(given: Collection[str | None]) -> Iterator[str]:
     """Yield one sentence if no set of credentials is complete, about the nearest ones."""
-    missing = [[name for name in names if name not in given] for names in CREDENTIAL_SETS]
-    if [] in missing:
+    missing = {names: [x for x in names if x not in given] for names in CREDENTIAL_SETS}
+    if not all(missing.values()):
         return
-    sizes = map(len, CREDENTIAL_SETS)
-    begun = [names for names, size in zip(missing, sizes, strict=True) if len(names) < size]
-    if begun:
-        fewest = min(map(len, begun))
-        nearest = [names for names in begun if len(names) == fewest]
-        yield f"Incomplete credentials: also set {_alternatives(nearest)}."
-    else:
-        yield f"No credentials: set {_alternatives(missing)}."
-
-
-def _alternatives(choices: list[list[str]]) -> str:
-    quoted = [[f"`{name}`" for name in names] for names in choices]
-    return ", or ".join(re.sub("(.*), ", r"\1 and ", ", ".join(names)) for names in quoted)
-
-
-def _needs_faker(config: Mapping[str, Any]) -> bool:
-    maps = config.get("stream_maps")
-    streams = maps.values() if isinstance(maps, dict) else ()
-    texts = [text for stream in streams if isinstance(stream, dict) for text in stream.values()]
-    return "faker_config" in config or any(
-        isinstance(text, str) and re.search(r"\bfake\.", text) for text in texts
-    )
-
-
-def _is_integer(_: Any, value: object) -> bool:
-    """Return whether `value` is an int; JSON Schema also accepts 5.0."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_number(checker: Any, value: object) -> bool:
-    """Return whether `value` is a finite number; Python reads NaN and Infinity from JSON."""
-    is_decimal = isinstance(value, float | Decimal) and math.isfinite(value)
-    return is_decimal or _is_integer(checker, value)
+    begun = [left for names, left in missing.items() if len(left) < len(names)]
+    fewest = min(map(len, begun), default=0)
+    nearest = [left for left in begun if len(left) == fewest] or missing.values()
+    choices = ", or ".join(" and ".join(f"`{name}`" for name in left) for left in nearest)
+    yield f"{'Incomplete credentials: also' if begun else 'No credentials:'} set {choices}."
 
 
 def _check_any_of(validator: Any, schemas: list[Any], *args: Any) -> Iterator[ValidationError]:
@@ -433,86 +320,29 @@ _Validator = validators.extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
     {"anyOf": _check_any_of},
     type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
-        {"integer": _is_integer, "number": _is_number}
+        {  # JSON Schema also accepts 5.0 as an integer, and NaN as a number.
+            "integer": lambda _, value: type(value) is int,
+            "number": lambda _, value: type(value) in {int, float} and math.isfinite(value),
+        }
     ),
 )
 
-_FORMATS = FormatChecker(formats=())
 
-
-class _FormatError(ValueError):
-    """Says what is wrong with a text, without quoting it."""
-
-
-@_FORMATS.checks("single-line", raises=_FormatError)
-def _check_single_line(value: object) -> bool:
-    if isinstance(value, str) and {"Cc", "Cs", "Zl", "Zp"} & set(map(unicodedata.category, value)):
-        raise _FormatError("contains a line break or another control character; remove it")
-    return True
-
-
-@_FORMATS.checks("header-value", raises=_FormatError)
-def _check_header_value(value: object) -> bool:
-    if isinstance(value, str) and not _is_header_value(value):
-        raise _FormatError(
-            "must be printable ASCII without spaces around it, because it is sent in an HTTP header"
-        )
-    return True
-
-
-def _is_header_value(value: str) -> bool:
-    return value.isascii() and value.isprintable() and value == value.strip()
-
-
-@_FORMATS.checks("credential", raises=_FormatError)
-def _check_credential(value: object) -> bool:
-    if not isinstance(value, str):
-        return True
-    bare = value.strip()
-    if bare != bare.strip("\"'`\u2018\u2019\u201c\u201d"):
-        raise _FormatError("is enclosed in quotes; remove them")
-    if bare.lower().startswith("bearer "):
-        raise _FormatError("starts with `Bearer`; remove that word")
-    if any(map(str.isspace, value)):
-        raise _FormatError("contains spaces or line breaks; remove them")
-    if not _is_header_value(value):
-        raise _FormatError("contains characters other than printable ASCII; copy it again")
-    return True
-
-
-@_FORMATS.checks("scope", raises=_FormatError)
-def _check_scope(value: object) -> bool:
-    if isinstance(value, str) and not re.fullmatch(r"[!-+\--~]+", value):  # no comma, no space
-        raise _FormatError("must be a list of scopes such as `locations.read`")
-    return True
-
-
-@_FORMATS.checks("date-time", raises=_FormatError)
-def _check_date_time(value: object) -> bool:
+def _is_date_time(value: str) -> bool:
     try:
-        return not isinstance(value, str) or bool(datetime.fromisoformat(value))
+        return bool(datetime.fromisoformat(value))
     except ValueError:
-        raise _FormatError("must be a date such as 2024-05-17 or 2024-05-17T08:00:00Z") from None
-
-
-@_FORMATS.checks("safe-url", raises=_FormatError)
-def _check_safe_url(value: object) -> bool:
-    if isinstance(value, str) and not _is_safe_url(value):
-        raise _FormatError(
-            "must be an https URL, or http on loopback, without user name, query and fragment"
-        )
-    return True
+        return False
 
 
 def _is_safe_url(value: str) -> bool:
-    if not value.isprintable() or set(" @?#\\") & set(value):
-        return False
     try:
         url = urlsplit(value)
         host, _ = url.hostname or "", url.port
     except ValueError:
         return False
-    return bool(host) and (url.scheme == "https" or (url.scheme == "http" and _is_loopback(host)))
+    is_plain = value.isprintable() and not set(" @?#\\") & set(value) and bool(host)
+    return is_plain and (url.scheme == "https" or (url.scheme == "http" and _is_loopback(host)))
 
 
 def _is_loopback(host: str) -> bool:
@@ -520,3 +350,30 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+FORMATS: dict[str, tuple[Callable[[str], object], str]] = {
+    "credential": (re.compile("[!-~]+").fullmatch, (  # RFC 6749
+        "contains spaces, line breaks or characters other than ASCII; copy it again"
+    )),
+    "date-time": (_is_date_time, "must be a date such as 2024-05-17 or 2024-05-17T08:00:00Z"),
+    "header-value": (re.compile("[!-~]([ -~]*[!-~])?").fullmatch, (
+        "must be printable ASCII without spaces around it, because it is sent in an HTTP header"
+    )),
+    "scope": (re.compile(r"[!-+\--~]+").fullmatch, (  # no comma, no space
+        "must be a list of scopes such as `locations.read`"
+    )),
+    "single-line": (re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+").fullmatch, (
+        "contains a line break or another control character; remove it"
+    )),
+    "url": (_is_safe_url, (
+        "must be an https URL, or http on loopback, without user name, query and fragment"
+    )),
+}  # fmt: skip
+"""Formats of text: whether a text has it, and what to say if not."""
+
+_FORMAT_CHECKER = FormatChecker(formats=())
+for _name in FORMATS:
+    _FORMAT_CHECKER.checks(_name)(
+        lambda value, name=_name: not isinstance(value, str) or bool(FORMATS[name][0](value))
+    )

@@ -1,48 +1,56 @@
-"""Exceptions, redaction of secrets, and what a message quotes of files and responses."""
+"""Exceptions, connection errors in plain words, and what a message quotes of files and responses.
+
+    EnvoyError                      a stream cannot be read
+    ├── RunAbortedError             no further stream can be read
+    │   └── CredentialsRejectedError    HTTP 401
+    ├── GrantRefusedError           no token
+    ├── ScopeMissingError           HTTP 403
+    └── RequestRejectedError        HTTP 400, 404, 422
+    TransientError                  the same request may succeed later
+    ├── NoConnectionError           it was not sent
+    └── ResponseLostError           it was sent, and may have had its effect
+
+The text of each is one sentence or two: what happened, to what, and what to do.
+"""
 
 from __future__ import annotations
 
-import errno
-import html
 import json
-import math
 import os
 import re
 import ssl
 from http import HTTPStatus
+from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote, quote_plus, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import msgspec
 import requests
-from requests.utils import get_environ_proxies, select_proxy
+from requests import exceptions as rq
 from singer_sdk.exceptions import FatalAPIError, RetriableAPIError
-from urllib3.exceptions import (
-    HTTPError,
-    InvalidHeader,
-    NameResolutionError,
-    NewConnectionError,
-    ReadTimeoutError,
-)
+from urllib3 import exceptions as u3
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-REQUEST_ERRORS = (requests.RequestException, HTTPError, OSError, ValueError)
+REQUEST_ERRORS = (requests.RequestException, u3.HTTPError, OSError, ValueError)
 """What sending a request can raise: `requests` does not wrap every error of urllib3."""
 
 MAX_NAMES = 5
-"""Unknown names that a message lists; the rest are counted."""
+"""Names that a message lists; the rest are counted."""
 
 EXCERPT_LIMIT = 200
 """Characters of a response that an error message may quote."""
+
+MAX_CHAIN = 10
+"""Errors of `requests`, urllib3 and the system that wrap each other."""
 
 MESSAGE_KEYS = ("message", "error", "error_description", "detail", "title")
 """Where an error body may hold its message; the shape of v1's is not documented (inferred)."""
 
 
 class EnvoyError(FatalAPIError):
-    """Raised when a stream cannot be read; its text is one sentence with what to do about it."""
+    """Raised when a stream cannot be read."""
 
 
 class RunAbortedError(EnvoyError):
@@ -51,6 +59,18 @@ class RunAbortedError(EnvoyError):
 
 class CredentialsRejectedError(RunAbortedError):
     """Raised when Envoy rejects the API key or the access token of a request (HTTP 401)."""
+
+
+class GrantRefusedError(EnvoyError):
+    """Raised when a grant was rejected, or its response was lost: it must not be sent again.
+
+    Attributes:
+        code: OAuth's name of the reason, such as `invalid_scope`, or an empty string.
+    """
+
+    def __init__(self, message: str, *, code: str = "") -> None:
+        super().__init__(message)
+        self.code = code
 
 
 class ScopeMissingError(EnvoyError):
@@ -75,16 +95,16 @@ class TransientError(RetriableAPIError):
     """Raised when the same request may succeed later.
 
     Attributes:
-        retry_after: Seconds that the server asked to wait, or None.
         status: The HTTP status, or None if there was no response.
+        retry_after: Seconds that the server asked to wait, or None.
     """
 
     def __init__(
-        self, message: str, *, retry_after: float | None = None, status: int | None = None
+        self, message: str, *, status: int | None = None, retry_after: float | None = None
     ) -> None:
         super().__init__(message)
-        self.retry_after = retry_after
         self.status = status
+        self.retry_after = retry_after
 
 
 class NoConnectionError(TransientError):
@@ -92,33 +112,7 @@ class NoConnectionError(TransientError):
 
 
 class ResponseLostError(TransientError):
-    """Raised when a request was sent and its response was lost: it may have had its effect."""
-
-
-class ResponseTooLargeError(requests.RequestException):
-    """Raised when a response exceeds the size limit."""
-
-
-def redact(text: str, secrets: Iterable[str]) -> str:
-    """Redact `secrets` in `text`, including URL-, HTML- and JSON-encoded forms."""
-    forms = {
-        form
-        for secret in filter(None, secrets)
-        for form in (
-            secret,
-            html.escape(secret),
-            html.escape(secret, quote=False),
-            quote_plus(secret),
-            quote(secret),
-            json.dumps(secret)[1:-1],
-            json.dumps(secret, ensure_ascii=False)[1:-1],
-        )
-    }
-    if not forms:
-        return text
-    # The longest first, so that no form leaves a part of a longer one behind.
-    pattern = "|".join(map(re.escape, sorted(forms, key=len, reverse=True)))
-    return re.sub(pattern, "***", text, flags=re.IGNORECASE)
+    """Raised when a request was sent without a usable response: it may have had its effect."""
 
 
 def is_retryable(status: int) -> bool:
@@ -127,41 +121,20 @@ def is_retryable(status: int) -> bool:
     return status in transient or status >= HTTPStatus.INTERNAL_SERVER_ERROR
 
 
-def decode_json(body: requests.Response | bytes) -> Any:
+def decode_json(response: requests.Response) -> Any:
     """Return the decoded JSON body of a response, or None if it is not JSON.
 
-    Bytes that are not UTF-8 and lone surrogates become U+FFFD; NaN and numbers too large for a
-    float become None.
+    A byte that is not UTF-8 and half a surrogate pair become U+FFFD.
     """
-    content = body if isinstance(body, bytes) else body.content
     try:
-        return msgspec.json.decode(content)
-    except (msgspec.DecodeError, ValueError, RecursionError):
+        return msgspec.json.decode(response.content)
+    except (ValueError, RecursionError):
         pass
     try:
-        value = json.loads(
-            content.decode("utf-8-sig", "replace"),
-            parse_constant=lambda _name: None,
-            parse_float=_parse_float,
-            parse_int=_parse_int,
-        )
-        text = json.dumps(value, ensure_ascii=False)
-        # UTF-16 is where surrogates belong: pairs survive, lone ones are replaced.
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return json.loads(text)
+        value = json.loads(response.content.decode("utf-8-sig", "replace"))
+        text = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass")
+        return json.loads(text.decode("utf-16", "replace"))
     except (ValueError, RecursionError):
-        return None
-
-
-def _parse_float(text: str) -> float | None:
-    value = float(text)
-    return value if math.isfinite(value) else None
-
-
-def _parse_int(text: str) -> int | None:
-    try:
-        return int(text)
-    except ValueError:  # more digits than Python converts
         return None
 
 
@@ -177,39 +150,67 @@ def printable(text: object, length: int = 50) -> str:
     return "".join(filter(str.isprintable, str(text)))[:length]
 
 
-def excerpt(body: Any, keys: Iterable[str], secrets: Iterable[str]) -> str:
-    """Return the reason that an error response gives, on one line, bounded and redacted.
+def excerpt(body: Any, secrets: Iterable[str]) -> str:
+    """Return the reason that an error response gives, on one line, bounded, without secrets.
 
     Args:
-        body: The decoded body, or a text to quote as it is; other types give no reason.
-        keys: Properties of a decoded body, and of the first object in its `errors` (JSON:API),
-            that may hold the reason.
+        body: The decoded body; nothing is quoted of one that is not an object.
         secrets: Strings to redact.
 
     Returns:
-        The text in quotation marks after a colon and a space, or an empty string.
+        Text in quotation marks after a colon and a space, or an empty string.
     """
-    text = body if isinstance(body, str) else ", ".join(_reasons(body, keys))
-    # Redacted before it is cut, so that no half of a secret remains.
-    text = " ".join(redact(text, secrets).split())
+    body = body if isinstance(body, dict) else {}
+    errors = body.get("errors")
+    first = errors[0] if isinstance(errors, list) and errors else None
+    found = [body.get(key) for key in MESSAGE_KEYS]
+    found += (
+        [first.get(key) for key in ("code", *MESSAGE_KEYS)] if isinstance(first, dict) else [first]
+    )
+    texts = [str(value) for value in found if type(value) in {str, int}]  # a bool says nothing
+    text = " ".join(", ".join(dict.fromkeys(filter(None, texts))).split())
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, "***")  # before it is cut, so that no half remains
     text = printable(text, EXCERPT_LIMIT + 1)
     if len(text) > EXCERPT_LIMIT:
         text = f"{text[:EXCERPT_LIMIT]}…"
     return f": “{text}”" if text else ""
 
 
-def _reasons(body: Any, keys: Iterable[str]) -> list[str]:
-    if not isinstance(body, dict):
-        return []
-    found = [body.get(key) for key in keys]
-    errors = body.get("errors")
-    first = errors[0] if isinstance(errors, list) and errors else None
-    if isinstance(first, dict):
-        found += [first.get(key) for key in ("code", *keys)]
-    else:
-        found.append(first)
-    texts = [str(value) for value in found if type(value) in {str, int}]  # a bool says nothing
-    return list(dict.fromkeys(filter(None, texts)))
+CLOSED = "The connection to {place} was closed before the response was complete."
+
+CONNECTION_ERRORS: tuple[tuple[Any, type[EnvoyError | TransientError], str], ...] = (
+    (ssl.SSLEOFError, ResponseLostError, CLOSED),
+    (ssl.SSLError, RunAbortedError, (
+        "No TLS connection to {place}{reason}; check the setting. If a proxy inspects TLS, set "
+        "REQUESTS_CA_BUNDLE to its CA file."
+    )),
+    (rq.InvalidSchema, RunAbortedError, (
+        "The SOCKS proxy in {proxy} needs the package PySocks; install it, or unset {proxy}."
+    )),
+    (rq.ProxyError, NoConnectionError, (
+        "The proxy in {proxy} did not connect to {place}{reason}; check it, also its user and "
+        "password."
+    )),
+    (u3.NameResolutionError, NoConnectionError, (
+        "The host name of {place} cannot be resolved; check the setting, the network and DNS."
+    )),
+    ((u3.NewConnectionError, rq.ConnectTimeout), NoConnectionError, (
+        "Cannot connect to {place}{reason}; check the setting, the network and any firewall."
+    )),
+    ((RemoteDisconnected, IncompleteRead), ResponseLostError, CLOSED),
+    ((HTTPException, rq.InvalidHeader, u3.DecodeError), ResponseLostError, (
+        "The response of {place} cannot be read{reason}; check any proxy in between."
+    )),
+    ((rq.Timeout, u3.ReadTimeoutError), ResponseLostError, (
+        "No complete response from {place} in time (`request_timeout` is {timeout:g} s)."
+    )),
+    (ValueError, RunAbortedError, (
+        "Invalid URL or proxy for {place}; check the setting and {proxy}."
+    )),
+    (Exception, ResponseLostError, CLOSED),
+)  # fmt: skip
+"""What is raised, by the first row with a type of the error, or of one that it wraps."""
 
 
 def connection_error(
@@ -225,119 +226,63 @@ def connection_error(
             added to it.
         timeout: The read timeout in seconds.
     """
-    url = getattr(getattr(error, "request", None), "url", None) or ""
-    host = _host(url)
-    place = f"{where} at {host}" if host else where
-    return (
-        _configuration_error(error, place)
-        or _no_connection(error, place, url, timeout)
-        or _lost_response(error, place, timeout)
+    chain: list[BaseException] = [error]
+    while len(chain) < MAX_CHAIN and (inner := _wrapped(chain[-1])):
+        chain.append(inner)
+    if variable := _unreadable_file(chain[-1]):
+        path = os.environ[variable]
+        return RunAbortedError(
+            f"{variable}: the file {path} cannot be opened; correct or unset it."
+        )
+    url = urlsplit(getattr(getattr(error, "request", None), "url", None) or "")
+    host = url.netloc.rpartition("@")[2]
+    names = [f"{scheme}_proxy" for scheme in (url.scheme or "https", "all")]
+    variables = [v for name in names for v in (name, name.upper()) if os.environ.get(v)]
+    reason = _reason(chain[-1])
+    kind, text = next(
+        (kind, text)
+        for types, kind, text in CONNECTION_ERRORS
+        if any(isinstance(e, types) for e in chain)
     )
+    text = text.format(
+        place=f"{where} at {host}" if host else where,
+        reason=f" ({reason})" if reason else "",
+        timeout=timeout,
+        proxy=next(iter(variables), "HTTPS_PROXY"),
+    )
+    return RunAbortedError(text) if reason == "HTTP 407" else kind(text)
 
 
-def _configuration_error(error: Exception, place: str) -> RunAbortedError | None:
-    """Return an error for what no retry can change."""
-    if isinstance(error, requests.exceptions.SSLError) and not _is_caused_by(
-        error, ssl.SSLEOFError
-    ):
-        return RunAbortedError(
-            f"The TLS certificate of {place} was not accepted{_ssl_reason(error)}; if a proxy "
-            "inspects TLS, set REQUESTS_CA_BUNDLE to its CA file."
-        )
-    if isinstance(error, requests.exceptions.ProxyError) and "failed: 407" in str(error):
-        return RunAbortedError(
-            f"The proxy for {place} requires authentication (HTTP 407); set its user and password "
-            "in HTTPS_PROXY."
-        )
-    if type(error) is OSError and error.errno is None:  # how `requests` reports a missing bundle
-        path = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or ""
-        return RunAbortedError(
-            f"The CA file {path} does not exist; correct or unset REQUESTS_CA_BUNDLE "
-            "(or CURL_CA_BUNDLE)."
-        )
-    if isinstance(error, ValueError) and not _is_caused_by(error, InvalidHeader):
-        return RunAbortedError(
-            f"Invalid URL or proxy for {place}; check the setting and HTTPS_PROXY."
-        )
+def _unreadable_file(cause: BaseException) -> str | None:
+    """Return the variable that names a file for TLS which cannot be opened."""
+    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSLKEYLOGFILE"):
+        path = os.environ.get(variable)
+        if path and isinstance(cause, OSError) and path in str(cause):
+            return variable
     return None
 
 
-def _no_connection(
-    error: Exception, place: str, url: str, timeout: float
-) -> NoConnectionError | None:
-    """Return an error for a request that was not sent, or None if it may have been sent."""
-    if isinstance(error, requests.exceptions.ProxyError):
-        proxy = _host(select_proxy(url, get_environ_proxies(url)) or "")
-        return NoConnectionError(
-            f"The proxy {proxy} did not connect to {place}{_socket_reason(error)}; check "
-            "HTTPS_PROXY."
-        )
-    if _is_caused_by(error, NameResolutionError):
-        return NoConnectionError(
-            f"The host name of {place} cannot be resolved; check the setting, the network and DNS."
-        )
-    if _is_caused_by(error, NewConnectionError):
-        return NoConnectionError(
-            f"Cannot connect to {place}{_socket_reason(error)}; check the setting, the network "
-            "and any firewall."
-        )
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        return NoConnectionError(
-            f"Cannot connect to {place} within {timeout:g} s; check the network and any firewall."
-        )
-    return None
+def _wrapped(error: BaseException) -> BaseException | None:
+    """Return the error that an error of `requests` or urllib3 wraps."""
+    candidates = (getattr(error, "reason", None), *error.args, error.__cause__)
+    return next((x for x in candidates if isinstance(x, BaseException) and x is not error), None)
 
 
-def _lost_response(error: Exception, place: str, timeout: float) -> ResponseLostError:
-    if isinstance(error, ResponseTooLargeError):
-        return ResponseLostError(f"The response of {place} is too large.")
-    if isinstance(error, requests.exceptions.Timeout) or _is_caused_by(error, ReadTimeoutError):
-        return ResponseLostError(
-            f"No complete response from {place} in time (`request_timeout` is {timeout:g} s)."
-        )
-    return ResponseLostError(
-        f"The connection to {place} was closed before the response was complete."
-    )
+def _reason(cause: BaseException) -> str:
+    """Return why a connection failed, in the words of OpenSSL, the system or the proxy."""
+    if isinstance(cause, ssl.SSLError):
+        return str(getattr(cause, "verify_message", "") or cause.reason or "").strip(".")
+    if match := re.search(r"failed: (\d{3})", str(cause)):
+        return f"HTTP {match[1]}"
+    if isinstance(cause, HTTPException) and cause.args:
+        return printable(cause.args[0])
+    return str(cause.strerror or "") if isinstance(cause, OSError) else ""
 
 
-def _host(url: str) -> str:
-    """Return the host and port of a URL, without its user and password."""
+def redirect_host(response: requests.Response) -> str:
+    """Return the host that a response redirects to, without the rest of its URL."""
     try:
-        return urlsplit(url).netloc.rpartition("@")[2]
-    except ValueError:
-        return ""
-
-
-def _causes(error: BaseException) -> list[BaseException]:
-    """Return an error and all errors that it wraps, in the ways of urllib3 and `requests`."""
-    found: list[BaseException] = []
-    pending: list[Any] = [error]
-    while pending:
-        current = pending.pop()
-        if isinstance(current, BaseException) and current not in found:
-            found.append(current)
-            wrapped = (getattr(current, name, None) for name in ("reason", "original_error"))
-            pending += [*current.args, *wrapped, current.__cause__]
-    return found
-
-
-def _is_caused_by(error: BaseException, kind: type[BaseException]) -> bool:
-    return any(isinstance(cause, kind) for cause in _causes(error))
-
-
-def _ssl_reason(error: Exception) -> str:
-    """Return OpenSSL's name for a TLS failure, in brackets."""
-    causes = [cause for cause in _causes(error) if isinstance(cause, ssl.SSLError)]
-    return next((f" ({cause.reason})" for cause in causes if cause.reason), "")
-
-
-def _socket_reason(error: Exception) -> str:
-    """Return why a connection failed, after a colon and a space."""
-    numbers = {cause.errno for cause in _causes(error) if isinstance(cause, OSError)}
-    if _is_caused_by(error, NameResolutionError):
-        return ": its host name cannot be resolved"
-    if errno.ECONNREFUSED in numbers:
-        return ": connection refused"
-    if numbers & {errno.ENETUNREACH, errno.EHOSTUNREACH}:
-        return ": network or host unreachable"
-    return ""
+        url = urlsplit(urljoin(response.url, response.headers["Location"]))
+    except (KeyError, ValueError):
+        return "another page"
+    return printable(url.netloc.rpartition("@")[2])

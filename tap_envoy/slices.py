@@ -1,54 +1,33 @@
-"""How a stream is divided into slices: by time where the endpoint has a filter for it."""
+"""How a stream is divided: into windows of time where the endpoint has filters for it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
-from tap_envoy.exceptions import EnvoyError
-from tap_envoy.records import format_timestamp
+from tap_envoy.pagination import ROW_CAP
+from tap_envoy.records import format_timestamp, parse_time
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tap_envoy.records import Record
 
-MAX_DEPTH = 10_000
-"""Rows: page x perPage must not exceed this (documented for invites; inferred for the others, where
-it costs one more slice in 10,000 rows if it is wrong)."""
-
 OVERLAP = timedelta(seconds=2)
-"""Slices overlap by this: a filter may exclude the time it names, or compare whole seconds."""
+"""Windows overlap by this: a filter may exclude the time it names, or compare whole seconds."""
 
-WIDER_OVERLAPS = (timedelta(minutes=1), timedelta(hours=1), timedelta(days=1))
-"""Overlaps to try where the next slice does not begin with a known row."""
+TOLERANCE = timedelta(hours=1)
+"""Rows outside a window by more than this show that the filter is ignored."""
 
-FILTER_TOLERANCE = timedelta(days=1)
-"""Rows outside a slice by more than this show that the filter is ignored."""
+MIN_WINDOW = timedelta(hours=2)
+"""Windows shorter than this are not divided."""
 
-PRECISION = timedelta(hours=1)
-"""A row that reaches beyond its slice by more than this need not lie within it."""
-
-FAR_AHEAD = timedelta(days=365)
-"""A slice so far ahead has other rows than one that was read, or none."""
-
-MIN_LENGTH = timedelta(days=1)
-"""Rows that have a length are taken to be as long as this, even if all that came are shorter."""
+LONGEST_ROW = timedelta(days=1)
+"""How far the halves of a window overlap where rows have a length."""
 
 EARLIEST_DATE = datetime(2013, 1, 1, tzinfo=UTC)
 """Envoy has no data from before (inferred; if it has, set `start_date`)."""
-
-TIME_BOUNDS = (datetime(1990, 1, 1, tzinfo=UTC), datetime(2990, 1, 1, tzinfo=UTC))
-"""Clamp times to this range so that date arithmetic cannot overflow."""
-
-
-def parse_time(text: str) -> datetime:
-    """Return an ISO-8601 time, in UTC where it has no zone, clamped to `TIME_BOUNDS`."""
-    time = datetime.fromisoformat(text)
-    return min(
-        max(time if time.tzinfo else time.replace(tzinfo=UTC), TIME_BOUNDS[0]), TIME_BOUNDS[1]
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,238 +46,113 @@ class TimeRange:
 
 
 @dataclass(frozen=True, slots=True)
-class StreamSlice:
+class Slice:
     """A part of a stream.
 
     Attributes:
+        slicer: What it is a part of.
         start: The earliest time; None is open.
         end: The latest time; None is open.
-        params: The query parameters that select the slice.
-        is_continuation: Whether it must begin with a row that the slice before it has.
-        is_optional: Whether the stream is read without it, if Envoy rejects `params`.
-        overlap: How far `params` reach back behind `start`.
-        known_ids: Ids of rows that an attempt at a larger slice has emitted.
-        parent_total: The `total` of the larger slice that this one is a half of.
+        variant: Query parameters beside those of the times.
+        complete_until: The time before which no row is missing once it was read; None for its end.
     """
 
+    slicer: Slicer
     start: datetime | None = None
     end: datetime | None = None
-    params: Mapping[str, str] = field(default_factory=dict)
-    is_continuation: bool = False
-    is_optional: bool = False
-    overlap: timedelta = OVERLAP
-    known_ids: frozenset[str] = frozenset()
-    parent_total: int | None = None
+    variant: Mapping[str, str] = field(default_factory=dict)
+    complete_until: datetime | None = None
+
+    @property
+    def params(self) -> dict[str, str]:
+        """The query parameters that select it."""
+        params = dict(self.variant)
+        if self.start and self.slicer.start_param:
+            params[self.slicer.start_param] = format_timestamp(self.start - OVERLAP)
+        if self.end and self.slicer.end_param:
+            params[self.slicer.end_param] = format_timestamp(self.end + OVERLAP)
+        return params
 
     @property
     def description(self) -> str:
-        """The query parameters, as a message names them."""
-        return " and ".join(f"`{name}={value}`" for name, value in self.params.items())
-
-    def excludes(self, times: tuple[str, str]) -> bool:
-        """Return whether a row from one time to another lies clearly outside the slice."""
-        first, last = times
-        if self.start and last < format_timestamp(self.start - self.overlap - FILTER_TOLERANCE):
-            return True
-        return bool(self.end and first > format_timestamp(self.end + FILTER_TOLERANCE))
-
-    def cuts(self, times: tuple[str, str]) -> bool:
-        """Return whether a row from one time to another lies partly outside the slice."""
-        first, last = times
-        if self.start and first < format_timestamp(self.start - PRECISION):
-            return True
-        return bool(self.end and last > format_timestamp(self.end + PRECISION))
-
-
-@dataclass(frozen=True, slots=True)
-class SingleSlice:
-    """Reads an endpoint without a filter by time, in one slice.
-
-    Attributes:
-        variants: Query parameters of each part that has to be requested by itself; parts after
-            the first are optional.
-        time_field: The property that is compared with the start of the run's range, if any.
-        end_field: The property that says when a row ends, if rows have a length.
-    """
-
-    variants: tuple[Mapping[str, str], ...] = ({},)
-    time_field: str | None = None
-    end_field: str | None = None
-    max_depth: ClassVar[int | None] = None
-    is_sorted: ClassVar[bool] = False
+        """The parameters of its variant, as a message names them."""
+        return " and ".join(f"`{name}={value}`" for name, value in self.variant.items())
 
     @property
-    def param_names(self) -> tuple[str, ...]:
-        """Names of the query parameters that select slices."""
-        return tuple(dict.fromkeys(name for variant in self.variants for name in variant))
+    def max_rows(self) -> int | None:
+        """Rows beyond which to divide it; None if it cannot be divided."""
+        return ROW_CAP if self.slicer.end_param else None
 
-    def slices(self, _time_range: TimeRange) -> Iterator[StreamSlice]:
-        """Yield the slices."""
-        for index, variant in enumerate(self.variants):
-            yield StreamSlice(params=variant, is_optional=index > 0)
+    def shows_filter_ignored(self, records: Iterable[Record]) -> bool:
+        """Return whether a row lies outside."""
+        first = format_timestamp(self.start - TOLERANCE) if self.start else ""
+        last = format_timestamp(self.end + TOLERANCE) if self.end else "9"
+        times = filter(None, map(self.slicer.times, records)) if self.params else ()
+        return any(finish < first or begin > last for begin, finish in times)
 
-    def elsewhere(self, part: StreamSlice, _now: datetime) -> StreamSlice:
-        """Return a slice with other rows."""
-        others = (variant for variant in self.variants if variant != part.params)
-        return StreamSlice(params=next(others, {}))
+    def halves(self, now: datetime, seen: list[str]) -> list[Slice]:
+        """Return both halves, or nothing if it cannot be divided.
 
-    def times(self, record: Record) -> tuple[str, str] | None:
-        """Return when a row begins and ends."""
-        return _times(record, self.time_field, self.end_field) if self.time_field else None
-
-
-@dataclass(frozen=True, slots=True)
-class SortedSlicer:
-    """Reads an endpoint that sorts by time: a slice is open, the next begins where it broke off.
-
-    Attributes:
-        time_field: The property it is sorted by.
-        start_param: The filter by earliest time.
-        group_fields: The properties by which Envoy may group the rows before it sorts them.
-    """
-
-    time_field: str
-    start_param: str
-    group_fields: tuple[str, ...] = ("locationId", "flowId")
-    max_depth: ClassVar[int | None] = MAX_DEPTH
-    is_sorted: ClassVar[bool] = True
-
-    @property
-    def param_names(self) -> tuple[str, ...]:
-        """Names of the query parameters that select slices."""
-        return (self.start_param,)
-
-    def slices(self, time_range: TimeRange) -> Iterator[StreamSlice]:
-        """Yield the first slice."""
-        yield self._slice(StreamSlice(start=time_range.start))
-
-    def following(self, time: datetime) -> StreamSlice:
-        """Return what is left of a slice that was read up to a time."""
-        return self._slice(StreamSlice(start=time, is_continuation=True))
-
-    def elsewhere(self, _part: StreamSlice, now: datetime) -> StreamSlice:
-        """Return a slice with other rows."""
-        return self._slice(StreamSlice(start=now + FAR_AHEAD))
-
-    def widened(self, part: StreamSlice) -> StreamSlice | None:
-        """Return a slice that overlaps further with the one before it; None if that is in vain."""
-        wider = next((overlap for overlap in WIDER_OVERLAPS if overlap > part.overlap), None)
-        return self._slice(replace(part, overlap=wider)) if wider else None
-
-    def times(self, record: Record) -> tuple[str, str] | None:
-        """Return when a row begins and ends."""
-        return _times(record, self.time_field)
-
-    def _slice(self, part: StreamSlice) -> StreamSlice:
-        if part.start is None:
-            return part
-        return replace(part, params={self.start_param: format_timestamp(part.start - part.overlap)})
+        Args:
+            now: The end of a slice without one.
+            seen: Times of its rows, if some are known: it is divided in the middle of them.
+        """
+        start, end = self.start or EARLIEST_DATE, self.end or now
+        overlap = LONGEST_ROW if self.slicer.end_field else OVERLAP
+        if not self.slicer.end_param or end - start < max(4 * overlap, MIN_WINDOW):
+            return []
+        first, last = (parse_time(min(seen)), parse_time(max(seen))) if seen else (start, end)
+        middle = first + (last - first) / 2
+        if not start + overlap < middle < end - overlap:
+            middle = start + (end - start) / 2
+        until = min(middle - overlap, self.complete_until or middle)
+        return [
+            replace(self, end=middle + overlap / 2, complete_until=until),
+            replace(self, start=middle - overlap / 2),
+        ]
 
 
 @dataclass(frozen=True, slots=True)
-class WindowSlicer:
-    """Reads an endpoint of unknown order in windows, halved where they are too deep.
+class Slicer:
+    """How an endpoint is divided: by time if it has filters for it, else into `variants` only.
 
     Attributes:
-        time_field: The property that the filters are about.
+        time_field: The property that says when a row begins.
         start_param: The filter by earliest time.
         end_param: The filter by latest time.
         end_field: The property that says when a row ends, if rows have a length.
-        max_window: The longest window that Envoy accepts; None for windows with open ends.
-        step: How long after a window the next one begins.
-        has_future: Whether rows may lie in the future.
+        max_window: The longest window that Envoy accepts; None for one that is open.
+        variants: Query parameters of each part that has to be requested by itself.
     """
 
-    time_field: str
-    start_param: str
-    end_param: str
+    time_field: str | None = None
+    start_param: str | None = None
+    end_param: str | None = None
     end_field: str | None = None
     max_window: timedelta | None = None
-    step: timedelta = timedelta(0)
-    has_future: bool = False
-    max_depth: ClassVar[int | None] = MAX_DEPTH
-    is_sorted: ClassVar[bool] = False
-
-    @property
-    def param_names(self) -> tuple[str, ...]:
-        """Names of the query parameters that select slices."""
-        return (self.start_param, self.end_param)
-
-    def slices(self, time_range: TimeRange) -> Iterator[StreamSlice]:
-        """Yield the windows, oldest first."""
-        if self.max_window is None:
-            yield self._slice(StreamSlice(start=time_range.start))
-            return
-        end = time_range.end if self.has_future else time_range.now
-        start = time_range.start or EARLIEST_DATE
-        while start < end:
-            yield self._slice(StreamSlice(start, min(start + self.max_window, end)))
-            start += self.step
-
-    def elsewhere(self, part: StreamSlice, now: datetime) -> StreamSlice:
-        """Return a slice with other rows."""
-        width = part.end - part.start if part.start and part.end else timedelta(days=1)
-        return self._slice(StreamSlice(now + FAR_AHEAD, now + FAR_AHEAD + width))
-
-    def halves(
-        self,
-        part: StreamSlice,
-        seen: tuple[datetime, datetime] | None,
-        known_ids: frozenset[str],
-        total: int | None,
-        longest: timedelta | None,
-    ) -> list[StreamSlice]:
-        """Return both halves of a window that is too deep.
-
-        Args:
-            part: The window.
-            seen: The earliest and the latest time in it, as far as it was read.
-            known_ids: Ids of the rows that it has emitted.
-            total: Its `total`.
-            longest: The longest row so far, if a window may contain only the rows that lie
-                within it: each row must then lie within one of the halves.
-
-        Raises:
-            EnvoyError: If it cannot be halved further.
-        """
-        earliest, latest = seen or (EARLIEST_DATE, datetime.now(UTC))
-        start, end = part.start or earliest, part.end or latest
-        reach = max(longest, MIN_LENGTH) / 2 if longest is not None else timedelta(0)
-        middle = start + (end - start) / 2
-        if middle - start < reach + max(reach, OVERLAP):
-            raise EnvoyError(too_many(start, self.start_param))
-        half = StreamSlice(known_ids=known_ids | part.known_ids, parent_total=total)
-        return [
-            self._slice(replace(half, start=part.start, end=middle + reach)),
-            self._slice(replace(half, start=middle - reach, end=part.end)),
-        ]
+    variants: tuple[Mapping[str, str], ...] = ({},)
 
     def times(self, record: Record) -> tuple[str, str] | None:
-        """Return when a row begins and ends."""
-        return _times(record, self.time_field, self.end_field)
+        """Return when a row begins and ends, if that is known."""
+        begin = record.get(self.time_field) if self.time_field else None
+        return (begin, record.get(self.end_field or "") or begin) if begin else None
 
-    def _slice(self, part: StreamSlice) -> StreamSlice:
-        params = {}
-        if part.start:
-            params[self.start_param] = format_timestamp(part.start - OVERLAP)
-        if part.end:
-            params[self.end_param] = format_timestamp(part.end + OVERLAP)
-        return replace(part, params=params)
+    def whole(self, start: datetime | None) -> Slice:
+        """Return all as one slice without filters."""
+        return Slice(Slicer(self.time_field, end_field=self.end_field), start)
 
-
-Slicer = SingleSlice | SortedSlicer | WindowSlicer
-
-
-def _times(record: Record, time_field: str, end_field: str | None = None) -> tuple[str, str] | None:
-    time = record.get(time_field)
-    if time is None:
-        return None
-    return time, (record.get(end_field) if end_field else None) or time
-
-
-def too_many(time: datetime, param: str) -> str:
-    """Return the message for more rows at one time than can be requested."""
-    return (
-        f"More rows have the time {format_timestamp(time)} than Envoy returns for a query (or it "
-        f"ignores `{param}`); report this to Envoy."
-    )
+    def slices(self, time_range: TimeRange) -> Iterator[Slice]:
+        """Yield the slices, oldest first."""
+        if self.max_window is None:
+            for variant in self.variants:
+                yield Slice(self, time_range.start, variant=variant)
+            return
+        start = time_range.start or EARLIEST_DATE
+        while start < time_range.end:
+            end = min(start + self.max_window, time_range.end)
+            following = start + self.max_window / 2
+            is_last = end == time_range.end
+            yield Slice(self, start, end, complete_until=None if is_last else following)
+            if is_last:
+                return
+            start = following

@@ -1,17 +1,19 @@
 """Checks of the setting `stream_maps`, so that a typing error does not let data through.
 
-The SDK ignores the map of an unknown stream, ignores the removal of an unknown property, adds a
+The SDK ignores the map of an unknown stream and the removal of an unknown property, adds a
 misspelled property beside the original, and logs the record when an expression fails.
 """
 
 from __future__ import annotations
 
 import ast
-import difflib
 import fnmatch
+import importlib.util
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from singer_sdk.exceptions import MapExpressionError, StreamMapConfigError
 from singer_sdk.mapper import (
     MAPPER_ALIAS_OPTION,
     MAPPER_ELSE_OPTION,
@@ -21,31 +23,28 @@ from singer_sdk.mapper import (
     NULL_STRING,
     CustomStreamMap,
 )
+from singer_sdk.singerlib import Catalog
 
+from tap_envoy.config import most_similar
 from tap_envoy.exceptions import EnvoyError, printable
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
+    from singer_sdk import Stream
     from singer_sdk.mapper import PluginMapper
 
 OPTIONS = {
     MAPPER_ALIAS_OPTION,
     MAPPER_ELSE_OPTION,
-    MAPPER_FILTER_OPTION,
     MAPPER_KEY_PROPERTIES_OPTION,
     MAPPER_SOURCE_OPTION,
 }
-"""What the map of a stream may contain besides properties."""
+"""What the map of a stream may contain besides properties and a filter."""
 
-RECORD_NAMES = {"_", "record"}
 FUNCTIONS = {"bool", "datetime", "float", "int", "json", "md5", "rand", "randint", "sha256", "str"}
-VARIABLES = {"__original_stream_name__", "__stream_name__", "config", "fake", "self"}
-EXPRESSION_NAMES = RECORD_NAMES | FUNCTIONS | VARIABLES
+VARIABLES = {"_", "__original_stream_name__", "__stream_name__", "config", "fake", "record", "self"}
 """What an expression may refer to besides properties (`singer_sdk.mapper.CustomStreamMap`)."""
-
-SIMILARITY = 0.8
-"""Ratio of `difflib` from which a new property is taken for a misspelled one."""
 
 
 def check_stream_maps(
@@ -63,138 +62,94 @@ def check_stream_maps(
     for name, definition in maps.items():
         if name == MAPPER_ELSE_OPTION:
             continue
-        if isinstance(definition, str) or definition is None:
-            _properties(name, streams)
-            continue
-        source = definition.get(MAPPER_SOURCE_OPTION, name)
-        _check_map(printable(name), definition, _properties(source, streams))
+        options = definition if isinstance(definition, dict) else {}
+        source = str(options.get(MAPPER_SOURCE_OPTION, name))
+        matches = [stream for stream in streams if fnmatch.fnmatch(stream, source)]
+        if not matches:
+            raise _unknown("stream", source, streams)
+        properties = {name for stream in matches for name in streams[stream]}
+        for target, value in options.items():
+            if target not in OPTIONS:
+                _check_property(printable(name), target, value, properties, options)
 
 
-def guard_expressions(mapper: PluginMapper) -> None:
-    """Keep values of records out of errors and logs when expressions are evaluated."""
-    # At DEBUG the SDK logs what a filter returns, which may be a value of the record.
-    logging.getLogger("singer_sdk.mapper").setLevel(logging.INFO)
-    for stream, stream_maps in mapper.stream_maps.items():
-        expressions = [
-            item
-            for pattern, definition in mapper.stream_maps_dict.items()
-            if isinstance(definition, dict)
-            and fnmatch.fnmatch(stream, definition.get(MAPPER_SOURCE_OPTION, pattern))
-            for item in definition.items()
-        ]
-        for stream_map in stream_maps:
-            if isinstance(stream_map, CustomStreamMap):
-                stream_map.expr_evaluator = GuardedEvaluator(stream_map.expr_evaluator, expressions)
-
-
-class GuardedEvaluator:
-    """Evaluates expressions of a stream map; an error names the property, and shows no value.
-
-    Attributes:
-        names: What an expression may refer to: the record's values and more.
-    """
-
-    def __init__(self, evaluator: Any, expressions: Iterable[tuple[str, Any]]) -> None:
-        """Wrap an evaluator.
-
-        Args:
-            evaluator: The SDK's, a `simpleeval.EvalWithCompoundTypes`.
-            expressions: Properties and their expressions.
-        """
-        self.names: dict[str, Any] = {}
-        self._evaluator = evaluator
-        self._expressions = list(expressions)
-
-    def eval(self, expr: str, previously_parsed: ast.AST | None = None) -> Any:
-        """Return the value of an expression.
-
-        Raises:
-            EnvoyError: If there is none.
-        """
-        self._evaluator.names = self.names
-        try:
-            return self._evaluator.eval(expr, previously_parsed=previously_parsed)
-        except Exception as error:  # noqa: BLE001  # an expression can raise anything
-            raise EnvoyError(
-                f"The stream map of `{self._property(expr)}` failed on a record "
-                f"({type(error).__name__}); make the expression accept null and missing values."
-            ) from None
-
-    def _property(self, expr: str) -> str:
-        """Return the first property with this expression and, in it, this value of `self`."""
-        record = self.names.get("record", {})
-        candidates = [name for name, other in self._expressions if other == expr]
-        same = [x for x in candidates if x in record and record[x] is self.names.get("self")]
-        return printable(next(iter(same or candidates), "?"))
-
-
-def _properties(source: Any, streams: Mapping[str, Collection[str]]) -> set[str]:
-    """Return the properties of the streams that a map applies to."""
-    matches = [name for name in streams if fnmatch.fnmatch(name, str(source))]
-    if not matches:
-        raise EnvoyError(f"`stream_maps`: there is no stream {_suggest(source, streams)}")
-    return {name for stream in matches for name in streams[stream]}
-
-
-def _check_map(stream: str, definition: Mapping[str, Any], properties: set[str]) -> None:
-    """Check the map of one stream."""
-    for name, value in definition.items():
-        is_removed = value in (None, NULL_STRING)
-        if name not in OPTIONS and name.startswith("__"):
-            raise EnvoyError(f"`stream_maps`: {stream} has no option {_suggest(name, OPTIONS)}")
-        if name not in OPTIONS and name not in properties:
-            if is_removed:
-                raise EnvoyError(
-                    f"`stream_maps`: {stream} has no property {_suggest(name, properties)}"
-                )
-            if MAPPER_ELSE_OPTION not in definition:
-                _check_is_new(stream, name, properties - definition.keys())
-        if not is_removed and name not in OPTIONS - {MAPPER_FILTER_OPTION}:
-            _check_expression(value, f"{stream}.{printable(name)}", properties)
-
-
-def _check_is_new(stream: str, name: str, unmapped: set[str]) -> None:
-    """Refuse to add a property that looks like a misspelled one, which would stay as it is.
-
-    With the similar one in the map too, or `__else__`, nothing is left by mistake.
-    """
-    if similar := _most_similar(name, unmapped, cutoff=SIMILARITY):
-        raise EnvoyError(
-            f"`stream_maps`: {stream} has no property `{printable(name)}`; did you mean "
-            f"`{similar}`? To add a property of this name, map `{similar}` too."
-        )
+def _check_property(
+    stream: str, name: str, value: str | None, properties: set[str], options: Mapping[str, Any]
+) -> None:
+    is_removed = value in (None, NULL_STRING)
+    similar = most_similar(name, properties - options.keys())
+    # With `__else__`, or the similar property in the map too, nothing is left by mistake.
+    is_misspelled = similar and MAPPER_ELSE_OPTION not in options
+    is_known = name in properties or name == MAPPER_FILTER_OPTION
+    if not is_known and (is_removed or is_misspelled or name.startswith("__")):
+        hint = "" if is_removed else f" To add a property of this name, map `{similar}` too."
+        raise EnvoyError(f"{_unknown(f'property of {stream}', name, properties)}{hint}")
+    if not is_removed:
+        _check_expression(str(value), f"the expression of {stream}.{printable(name)}", properties)
 
 
 def _check_expression(text: str, where: str, properties: set[str]) -> None:
-    """Refuse an expression that is not one, or refers to what does not exist."""
     try:
-        nodes = list(ast.walk(ast.parse(text.strip(), mode="eval")))
+        names = [x for x in ast.walk(ast.parse(text.strip())) if isinstance(x, ast.Name)]
     except (MemoryError, RecursionError, SyntaxError, ValueError):
-        raise EnvoyError(f"`stream_maps`: the expression of {where} is not valid.") from None
-    names = [node for node in nodes if isinstance(node, ast.Name)]
+        raise EnvoyError(f"`stream_maps`: {where} is not valid.") from None
     bound = {name.id for name in names if isinstance(name.ctx, ast.Store)}
-    used = {name.id for name in names} - bound - EXPRESSION_NAMES
-    for node in nodes:
-        match node:
-            case ast.Subscript(ast.Name(name), ast.Constant(str(key))) if name in RECORD_NAMES:
-                used.add(key)
-    if unknown := sorted(used - properties):
-        suggestion = _suggest(unknown[0], properties | FUNCTIONS)
-        raise EnvoyError(f"`stream_maps`: the expression of {where} refers to unknown {suggestion}")
+    used = {name.id for name in names} - bound
+    if unknown := sorted(used - properties - FUNCTIONS - VARIABLES):
+        raise _unknown(f"name in {where}", unknown[0], properties | FUNCTIONS)
+    if "fake" in used and not importlib.util.find_spec("faker"):
+        raise EnvoyError(f"`stream_maps`: {where} needs Faker; install `tap-envoy[faker]`.")
 
 
-def _suggest(name: object, known: Iterable[str]) -> str:
-    """Return a quoted name and the end of a sentence, with the most similar known name."""
-    similar = _most_similar(str(name), known, cutoff=0.6)
-    return f"`{printable(name)}`{f'; did you mean `{similar}`?' if similar else '.'}"
+def _unknown(what: str, name: str, known: Iterable[str]) -> EnvoyError:
+    similar = most_similar(name, known)
+    hint = f"did you mean `{similar}`?" if similar else "correct or remove it."
+    return EnvoyError(f"`stream_maps`: unknown {what}: `{printable(name)}`; {hint}")
 
 
-def _most_similar(name: str, known: Iterable[str], *, cutoff: float) -> str | None:
-    """Return the known name that is most similar, apart from case and separators."""
-    plain = {_plain(other): other for other in sorted(known)}
-    close = difflib.get_close_matches(_plain(name), plain, n=1, cutoff=cutoff)
-    return plain[close[0]] if close else None
+MAX_MAP_ERROR = 300
+"""Characters of the SDK's message about a stream map that are repeated."""
 
 
-def _plain(name: str) -> str:
-    return "".join(filter(str.isalnum, name)).casefold()
+def register_streams(mapper: PluginMapper, streams: Iterable[Stream], catalog: Catalog) -> None:
+    """Register all streams for stream maps, which the SDK refuses to apply to a deselected one.
+
+    It would apply them to what is selected of its schema, where the primary key is missing.
+
+    Raises:
+        EnvoyError: If a stream map is not valid.
+    """
+    selected = {n: x for n, x in catalog.items() if x.metadata.resolve_selection()[()]}
+    try:
+        for stream in streams:
+            mapper.register_raw_stream_schema(stream.name, stream.schema, stream.primary_keys)
+        mapper.register_raw_streams_from_catalog(Catalog(selected))
+    except (MapExpressionError, StreamMapConfigError) as error:
+        raise EnvoyError(f"`stream_maps`: {printable(error, MAX_MAP_ERROR)}") from None
+    except Exception as error:  # noqa: BLE001  # `__alias__` may be an expression
+        raise EnvoyError(
+            "`stream_maps` or `flattening_max_key_length` is not valid "
+            f"({type(error).__name__}); check each `__alias__`."
+        ) from None
+    _guard_expressions(mapper)
+
+
+def _guard_expressions(mapper: PluginMapper) -> None:
+    """Keep values of records out of errors and logs when expressions are evaluated."""
+    # At DEBUG the SDK logs what a filter returns, which may be a value of the record.
+    logging.getLogger("singer_sdk.mapper").setLevel(logging.INFO)
+    for stream_map in (x for stream_maps in mapper.stream_maps.values() for x in stream_maps):
+        if isinstance(stream_map, CustomStreamMap):
+            # Private, but the only place that knows the property: its own errors quote the record.
+            stream_map._eval = partial(_evaluate, stream_map._eval)  # type: ignore[method-assign]  # noqa: SLF001
+
+
+def _evaluate(evaluate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    try:
+        return evaluate(*args, **kwargs)
+    except Exception as error:  # noqa: BLE001  # an expression can raise anything
+        name = printable(kwargs.get("property_name") or MAPPER_FILTER_OPTION)
+        raise EnvoyError(
+            f"The stream map of `{name}` failed on a record ({type(error).__name__}); make the "
+            "expression accept null and missing values."
+        ) from None

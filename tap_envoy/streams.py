@@ -1,19 +1,20 @@
 """The streams: one short declarative class for each list endpoint of Envoy's v1 API.
 
 Properties, scopes and filters are those of Envoy's documentation, or were seen in other clients
-(envoy-api, sections 1.5, 2 and 3). All properties but `id` may be null, and objects are open: Envoy
-adds fields at any time.
+(envoy-api, sections 1.5, 2 and 3). All properties but `id` may be null. Fields that are not
+declared are in `additionalFields`; therefore declared objects are closed, but for those in arrays.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from singer_sdk import typing as th
 
 from tap_envoy.client import EnvoyStream
-from tap_envoy.slices import OVERLAP, SingleSlice, SortedSlicer, WindowSlicer
+from tap_envoy.records import ADDITIONAL_FIELDS
+from tap_envoy.slices import OVERLAP, Slicer
 
 CREATED_AT = th.Property("createdAt", th.DateTimeType, description="When it was created.")
 UPDATED_AT = th.Property("updatedAt", th.DateTimeType, description="When it was last changed.")
@@ -41,6 +42,26 @@ CUSTOM_FIELDS = th.Property(
     description="Answers to the company's questions. Personal data.",
 )
 
+ADDITIONAL = th.Property(
+    ADDITIONAL_FIELDS,
+    # Without `properties`: flattening would make no column of it.
+    th.CustomType({"type": ["object", "null"], "additionalProperties": True}),
+    description=(
+        "What Envoy sent beyond the other properties, under its own names, and values of an "
+        "unexpected type. Null if there is nothing. May hold personal data."
+    ),
+)
+
+
+def _object(*properties: th.Property[Any]) -> th.ObjectType:
+    """Return a closed object: what it does not declare is in `additionalFields`."""
+    return th.ObjectType(*properties, additional_properties=False)
+
+
+def _schema(*properties: th.Property[Any]) -> dict[str, Any]:
+    """Return a stream's schema: these properties and `additionalFields`."""
+    return th.PropertiesList(*properties, ADDITIONAL).to_dict()
+
 
 class LocationsStream(EnvoyStream):
     """The company's workplaces."""
@@ -50,8 +71,7 @@ class LocationsStream(EnvoyStream):
     scopes = ("locations.read",)
     selected_by_default = True
     sort_params: ClassVar = {"sort": "createdAt", "order": "ASC"}
-    slicer = SortedSlicer("createdAt", start_param="createdAtAfter")
-    schema = th.PropertiesList(
+    schema = _schema(
         th.Property("id", th.StringType, required=True, description="Id of the location."),
         th.Property("name", th.StringType, description="Name that visitors see."),
         th.Property("enabled", th.BooleanType, description="Whether the location is in use."),
@@ -69,7 +89,7 @@ class LocationsStream(EnvoyStream):
         UPDATED_AT,
         th.Property(
             "address",
-            th.ObjectType(
+            _object(
                 th.Property("line1", th.StringType, description="First line of the address."),
                 th.Property("line2", th.StringType, description="Second line of the address."),
                 th.Property("city", th.StringType, description="City."),
@@ -78,11 +98,10 @@ class LocationsStream(EnvoyStream):
                 th.Property("country", th.StringType, description="Country."),
                 th.Property("latitude", th.NumberType, description="Degrees north."),
                 th.Property("longitude", th.NumberType, description="Degrees east."),
-                additional_properties=True,
             ),
             description="Postal address and position.",
         ),
-    ).to_dict()
+    )
 
 
 class CompaniesStream(EnvoyStream):
@@ -91,7 +110,7 @@ class CompaniesStream(EnvoyStream):
     name = "companies"
     path = "/companies"
     scopes = ("companies.read",)
-    schema = th.PropertiesList(
+    schema = _schema(
         th.Property("id", th.StringType, required=True, description="Id of the company."),
         th.Property("name", th.StringType, description="Name of the company."),
         th.Property(
@@ -104,7 +123,7 @@ class CompaniesStream(EnvoyStream):
         ),
         CREATED_AT,
         UPDATED_AT,
-    ).to_dict()
+    )
 
 
 class EmployeesStream(EnvoyStream):
@@ -114,7 +133,7 @@ class EmployeesStream(EnvoyStream):
     path = "/employees"
     scopes = ("employees.read", "locations.read")
     sort_params: ClassVar = {"sort": "NAME", "order": "ASC"}
-    schema = th.PropertiesList(
+    schema = _schema(
         th.Property("id", th.StringType, required=True, description="Id of the employee."),
         *PERSON,
         th.Property(
@@ -124,7 +143,7 @@ class EmployeesStream(EnvoyStream):
         ),
         CREATED_AT,
         UPDATED_AT,
-    ).to_dict()
+    )
 
 
 class FlowsStream(EnvoyStream):
@@ -134,7 +153,7 @@ class FlowsStream(EnvoyStream):
     path = "/flows"
     scopes = ("flows.read",)
     sort_params: ClassVar = {"sort": "CREATED_AT", "order": "ASC"}
-    schema = th.PropertiesList(
+    schema = _schema(
         th.Property("id", th.StringType, required=True, description="Id of the flow."),
         th.Property("name", th.StringType, description="Name of the flow."),
         th.Property(
@@ -144,7 +163,7 @@ class FlowsStream(EnvoyStream):
         LOCATION_ID,
         CREATED_AT,
         UPDATED_AT,
-    ).to_dict()
+    )
 
 
 class EntriesStream(EnvoyStream):
@@ -155,8 +174,8 @@ class EntriesStream(EnvoyStream):
     scopes = ("entries.read",)
     replication_key = "signedInAt"
     sort_params: ClassVar = {"sort": "SIGNED_IN_AT", "order": "ASC"}
-    slicer = SortedSlicer("signedInAt", start_param="signedInAtAfter")
-    schema = th.PropertiesList(
+    slicer = Slicer("signedInAt", "signedInAtAfter", "signedInAtBefore")
+    schema = _schema(
         th.Property("id", th.StringType, required=True, description="Id of the entry."),
         th.Property("fullName", th.StringType, description="Name of the visitor. Personal data."),
         th.Property(
@@ -186,7 +205,7 @@ class EntriesStream(EnvoyStream):
         ),
         th.Property("signedOutVia", th.StringType, description="Where the visitor signed out."),
         CREATED_AT,
-    ).to_dict()
+    )
 
 
 class InvitesStream(EnvoyStream):
@@ -197,8 +216,8 @@ class InvitesStream(EnvoyStream):
     scopes = ("invites.read", "employees.read")
     replication_key = "createdAt"
     sort_params: ClassVar = {"sort": "CREATED_AT", "order": "ASC"}
-    slicer = SortedSlicer("createdAt", start_param="createdAtAfter")
-    schema = th.PropertiesList(
+    slicer = Slicer("createdAt", "createdAtAfter", "createdAtBefore")
+    schema = _schema(
         th.Property("id", th.StringType, required=True, description="Id of the invite."),
         th.Property("type", th.StringType, description="Type of invite."),
         ARRIVAL,
@@ -209,12 +228,12 @@ class InvitesStream(EnvoyStream):
         th.Property("notes", th.StringType, description="Notes of the host. Personal data."),
         th.Property(
             "invitee",
-            th.ObjectType(*PERSON, additional_properties=True),
+            _object(*PERSON),
             description="Who is invited. Personal data.",
         ),
         th.Property(
             "host",
-            th.ObjectType(*PERSON, additional_properties=True),
+            _object(*PERSON),
             description="Who invites. Personal data.",
         ),
         CUSTOM_FIELDS,
@@ -229,7 +248,7 @@ class InvitesStream(EnvoyStream):
         ),
         CREATED_AT,
         UPDATED_AT,
-    ).to_dict()
+    )
 
 
 class WorkSchedulesStream(EnvoyStream):
@@ -240,8 +259,8 @@ class WorkSchedulesStream(EnvoyStream):
     scopes = ("work-schedules.read", "employees.read")
     replication_key = "createdAt"
     # That these filters work as query parameters is inferred: if not, the list is read as a whole.
-    slicer = WindowSlicer("createdAt", start_param="createdAtAfter", end_param="createdAtBefore")
-    schema = th.PropertiesList(
+    slicer = Slicer("createdAt", start_param="createdAtAfter", end_param="createdAtBefore")
+    schema = _schema(
         th.Property("id", th.StringType, required=True, description="Id of the work schedule."),
         ARRIVAL,
         DEPARTURE,
@@ -257,19 +276,18 @@ class WorkSchedulesStream(EnvoyStream):
         ),
         th.Property(
             "scheduledFor",
-            th.ObjectType(
+            _object(
                 th.Property("id", th.StringType, description="Id of the person."),
                 th.Property(
                     "type", th.StringType, description="Type of person, such as an employee."
                 ),
                 *PERSON,
-                additional_properties=True,
             ),
             description="Who comes in. Personal data.",
         ),
         CREATED_AT,
         UPDATED_AT,
-    ).to_dict()
+    )
 
 
 class ReservationsStream(EnvoyStream):
@@ -283,16 +301,14 @@ class ReservationsStream(EnvoyStream):
     # Envoy rejects windows of more than 30 days (documented). Whether a window holds what begins in
     # it, overlaps it, or lies within it is unknown: windows that begin 15 days apart hold every
     # reservation of up to 15 days in each case.
-    slicer = WindowSlicer(
+    slicer = Slicer(
         "startTime",
         start_param="startTime",
         end_param="endTime",
         end_field="endTime",
         max_window=timedelta(days=30) - 2 * OVERLAP,
-        step=timedelta(days=15),
-        has_future=True,
     )
-    schema = th.PropertiesList(
+    schema = _schema(
         th.Property(
             "id",
             th.StringType,
@@ -301,22 +317,21 @@ class ReservationsStream(EnvoyStream):
         ),
         th.Property(
             "reservedBy",
-            th.ObjectType(*PERSON, additional_properties=True),
+            _object(*PERSON),
             description="Who booked it. Personal data.",
         ),
         th.Property(
             "space",
-            th.ObjectType(
+            _object(
                 th.Property("id", th.StringType, description="Id of the space."),
                 th.Property("name", th.StringType, description="Name of the space."),
                 th.Property("floorId", th.StringType, description="Id of the floor."),
-                additional_properties=True,
             ),
             description="What is booked.",
         ),
         th.Property("startTime", th.DateTimeType, description="When it begins."),
         th.Property("endTime", th.DateTimeType, description="When it ends."),
-    ).to_dict()
+    )
 
 
 class SpacesStream(EnvoyStream):
@@ -325,10 +340,9 @@ class SpacesStream(EnvoyStream):
     name = "spaces"
     path = "/spaces"
     scopes = ("spaces.read",)
-    needs_filter = True
     # Without `type` only desks are returned (seen in a client).
-    slicer = SingleSlice(({"type": "DESK"}, {"type": "ROOM"}))
-    schema = th.PropertiesList(
+    slicer = Slicer(variants=({}, {"type": "ROOM"}))
+    schema = _schema(
         th.Property(
             "id", th.StringType, required=True, description="Id of the space, such as `d-4953139`."
         ),
@@ -341,7 +355,19 @@ class SpacesStream(EnvoyStream):
             th.StringType,
             description="Who it is assigned to; an object is given as its JSON. Personal data.",
         ),
-    ).to_dict()
+    )
+
+
+class DesksStream(EnvoyStream):
+    """Desks, as the endpoint that Envoy added in 2023 lists them."""
+
+    name = "desks"
+    path = "/desks"
+    scopes = ("spaces.read",)  # inferred: creating a desk needs it
+    schema = _schema(
+        th.Property("id", th.StringType, required=True, description="Id of the desk."),
+        th.Property("name", th.StringType, description="Name of the desk."),
+    )
 
 
 STREAMS: tuple[type[EnvoyStream], ...] = (
@@ -354,4 +380,5 @@ STREAMS: tuple[type[EnvoyStream], ...] = (
     WorkSchedulesStream,
     ReservationsStream,
     SpacesStream,
+    DesksStream,
 )

@@ -1,0 +1,161 @@
+"""Catalogs and states: only what would be read wrongly is refused, the rest is the SDK's matter."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from singer_sdk.singerlib import Catalog, Schema
+from singer_sdk.singerlib.catalog import (
+    REPLICATION_FULL_TABLE,
+    REPLICATION_INCREMENTAL,
+    Metadata,
+    StreamMetadata,
+)
+
+from tap_envoy.exceptions import EnvoyError, list_names, printable
+from tap_envoy.records import format_timestamp, normalize_timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from singer_sdk import Stream
+    from singer_sdk.singerlib import CatalogEntry
+
+CLOCK_TOLERANCE = timedelta(days=1)
+"""How far a bookmark may be in the future, where clocks differ."""
+
+RESET = "reset the state (`meltano state clear`, or the file of --state) to read all again"
+
+
+def parse_catalog(value: Mapping[str, Any]) -> Catalog:
+    """Return a catalog.
+
+    Raises:
+        EnvoyError: If `value` is none, or does not say clearly what it selects.
+    """
+    try:
+        streams = [_with_metadata(stream) for stream in value["streams"]]
+        return Catalog.from_dict({"streams": streams})
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        raise EnvoyError(
+            "--catalog: the file is not a Singer catalog; create one with --discover."
+        ) from None
+
+
+def _with_metadata(stream: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an entry whose metadata has what other tools write elsewhere, or by other names."""
+    schema = stream.get("schema") or {}
+    metadata = {tuple(e["breadcrumb"]): dict(e["metadata"]) for e in stream.get("metadata") or ()}
+    places = {("properties", name): x for name, x in (schema.get("properties") or {}).items()}
+    for breadcrumb, place in [((), stream), ((), schema), *places.items()]:
+        if place.get("selected") is not None:
+            metadata.setdefault(breadcrumb, {}).setdefault("selected", place["selected"])
+    # Without a root, the SDK selects a stream, but none of its properties.
+    root = metadata.setdefault((), {"selected": True})
+    if any(x.get("selected") not in {None, True, False} for x in metadata.values()):
+        name = printable(stream["tap_stream_id"])
+        raise EnvoyError(f"--catalog: `selected` of {name} must be true or false.")
+    names = ("replication_method", "replication_key")
+    replication = {name: root.get(name.replace("_", "-")) or stream.get(name) for name in names}
+    items = [{"breadcrumb": list(x), "metadata": y} for x, y in metadata.items()]
+    return {**stream, "schema": schema, "metadata": items, **replication}
+
+
+def check_catalog(catalog: Catalog, streams: Mapping[str, Stream]) -> Iterator[str]:
+    """Yield a warning for unknown streams; complete what a catalog may leave out, in place.
+
+    Args:
+        catalog: The input catalog.
+        streams: The streams of the tap by name, as discovered.
+
+    Raises:
+        EnvoyError: If no stream is selected, or one cannot be read as its entry says.
+    """
+    known = {name: entry for name, entry in catalog.items() if name in streams}
+    selected = [entry for entry in known.values() if entry.metadata.resolve_selection()[()]]
+    if not selected:
+        raise EnvoyError(
+            "--catalog: no stream of this tap is selected; set `selected` to true in the metadata "
+            "of at least one."
+        )
+    if others := catalog.keys() - known.keys():
+        yield f"--catalog: ignoring unknown streams: {list_names(others)}."
+    for entry in selected:
+        _set_replication(entry, streams[entry.tap_stream_id])
+    for name, entry in known.items():
+        _complete(entry, streams[name])
+
+
+def _set_replication(entry: CatalogEntry, stream: Stream) -> None:
+    root = entry.metadata[()]
+    forced = root.forced_replication_method if isinstance(root, StreamMetadata) else None
+    method = entry.replication_method or forced
+    if method == REPLICATION_FULL_TABLE:
+        entry.replication_key = root.replication_key = None  # type: ignore[union-attr]
+        return
+    key = stream.replication_key
+    is_possible = method in {None, REPLICATION_INCREMENTAL} if key else method is None
+    if not is_possible or entry.replication_key not in {None, key}:
+        allowed = f" or INCREMENTAL by `{key}`" if key else ""
+        raise EnvoyError(
+            f"--catalog: {stream.name} can be read FULL_TABLE{allowed}; correct its "
+            "`replication-method` and `replication-key`."
+        )
+    entry.replication_key = key
+
+
+def _complete(entry: CatalogEntry, stream: Stream) -> None:
+    """Add the schema and the primary key that a short, hand-written entry leaves out."""
+    own = Schema.from_dict(stream.schema).properties or {}
+    properties = entry.schema.properties = entry.schema.properties or own
+    root = entry.metadata[()]
+    for name in {*stream.primary_keys, *filter(None, [stream.replication_key])}:
+        properties.setdefault(name, own[name])
+        metadata = entry.metadata.setdefault(("properties", name), Metadata())
+        metadata.inclusion = Metadata.InclusionType.AUTOMATIC  # a target needs it
+    if not (entry.key_properties or getattr(root, "table_key_properties", None)):
+        entry.key_properties = stream.primary_keys
+    entry.stream = stream.name
+
+
+def unwrap_state(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the bookmarks of a Singer state by stream; none for an empty object.
+
+    Args:
+        value: The state, a STATE message, or the output of `meltano state get`.
+
+    Raises:
+        EnvoyError: If it is anything else.
+    """
+    for wrapper in ("completed", "singer_state", "value"):
+        if "bookmarks" not in value and isinstance(value.get(wrapper), dict):
+            value = value[wrapper]
+    bookmarks = value.get("bookmarks", None if value else {})
+    if not isinstance(bookmarks, dict) or not all(isinstance(x, dict) for x in bookmarks.values()):
+        raise EnvoyError(
+            "--state: the file has no `bookmarks`; pass the last STATE message of a run, or the "
+            "output of `meltano state get`."
+        )
+    return bookmarks
+
+
+def check_bookmark(state: Mapping[str, Any], key: str | None, now: datetime) -> str | None:
+    """Return the bookmark of a stream's state as the tap writes it, not after `now`, or None.
+
+    Raises:
+        EnvoyError: If it is not a time, more than a day in the future, or of another property.
+    """
+    value = state.get("replication_key_value")
+    if value is None:
+        return None
+    if state.get("replication_key", key) != key:
+        raise EnvoyError(f"The bookmark in the state is not one of `{key}`; {RESET}.")
+    time = normalize_timestamp(value)
+    if time is None:
+        raise EnvoyError(f"The bookmark in the state is not a time; {RESET}.")
+    if time > format_timestamp(now + CLOCK_TOLERANCE):
+        raise EnvoyError(
+            f"The bookmark in the state is in the future; check this machine's clock, or {RESET}."
+        )
+    return min(time, format_timestamp(now))

@@ -1,0 +1,140 @@
+"""What a response of a list endpoint contains: a page, or the reason why there is none."""
+
+from __future__ import annotations
+
+import re
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from tap_envoy.exceptions import (
+    CredentialsRejectedError,
+    EnvoyError,
+    RequestRejectedError,
+    ScopeMissingError,
+    TransientError,
+    decode_json,
+    excerpt,
+    is_retryable,
+    redirect_host,
+)
+from tap_envoy.pagination import Page
+from tap_envoy.records import clean, needs_cleaning
+from tap_envoy.session import parse_retry_after
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    import requests
+
+    from tap_envoy.auth import Authenticator
+
+REPORT = "report this to the maintainers of the tap"
+
+PROXY = "check `api_url`, and for a proxy or captive portal in between"
+
+REFUSALS: dict[int, tuple[type[EnvoyError], str]] = {
+    200: (EnvoyError, f"Envoy returned {{status}} instead of a complete list; {PROXY}."),
+    300: (EnvoyError, (
+        "Envoy returned a redirect to {host} ({status}), which is not followed, so that "
+        f"credentials reach no other host; {PROXY}."
+    )),
+    400: (RequestRejectedError, f"Envoy rejected the request for {{path}} ({{status}}); {REPORT}."),
+    401: (CredentialsRejectedError, "Envoy rejected the credentials ({status}); {advice}."),
+    403: (ScopeMissingError, (
+        "Envoy denied access ({status}); add the scope {scopes} to the integration in Envoy's Dev "
+        "Dashboard{scope_advice}, and check that the API user is a Global Admin."
+    )),
+    404: (RequestRejectedError, (
+        "Envoy rejected the request for {path} ({status}); check `api_url`."
+    )),
+}  # fmt: skip
+"""The error for an HTTP status, or for the rest of its hundred."""
+
+ERROR_STATUS = re.compile(r"\s*([3-5]\d\d)\b", re.ASCII)
+"""An HTTP error in a body: `401`, or `"401 Unauthorized"`."""
+
+
+def read_page(
+    response: requests.Response, path: str, scopes: Sequence[str], authenticator: Authenticator
+) -> Page:
+    """Return the page that a response holds; an unexpected response is never an empty list.
+
+    Args:
+        response: The response.
+        path: The path that was requested, for messages.
+        scopes: The scopes that it requires.
+        authenticator: What the request was authenticated with.
+
+    Raises:
+        TransientError: If the request may succeed later.
+        EnvoyError: If it was refused, or the body is not `{"data": [objects with an id]}`.
+    """
+    payload, status = decode_json(response), response.status_code
+    if status == HTTPStatus.OK:
+        status = status_in_body(payload) or status
+    if status != HTTPStatus.OK:
+        names = {
+            "path": path,
+            "scopes": " and ".join(f"`{scope}`" for scope in scopes),
+            "advice": authenticator.advice,
+            "scope_advice": authenticator.scope_advice,
+        }
+        raise _refusal(response, status, excerpt(payload, authenticator.secrets), names)
+    if payload is None:
+        raise TransientError(f"Envoy returned a body that is not JSON; {PROXY}.")
+    if needs_cleaning(response.content):
+        payload = clean(payload)
+    return _parse_page(payload, authenticator.secrets)
+
+
+def _refusal(
+    response: requests.Response, status: int, reason: str, names: dict[str, str]
+) -> EnvoyError | TransientError:
+    """Return the error for an HTTP status of a response, or in its body."""
+    quoted = f"HTTP {status}{reason}"
+    if is_retryable(status):
+        retry_after = parse_retry_after(response)
+        return TransientError(f"Envoy returned {quoted}.", status=status, retry_after=retry_after)
+    kind, text = REFUSALS.get(status) or REFUSALS[max(200, status // 100 * 100)]
+    message = text.format(status=quoted, host=redirect_host(response), **names)
+    if kind is RequestRejectedError:
+        return RequestRejectedError(message, status=status, detail=reason)
+    return kind(message)
+
+
+def status_in_body(payload: Any) -> int | None:
+    """Return the HTTP error that a response with HTTP 200 carries in its body, if it does.
+
+    A rejected API key was seen as `{"status": 401}`, perhaps one level down.
+    """
+    holders = [payload, payload.get("error")] if isinstance(payload, dict) else []
+    values = [
+        holder.get(name)
+        for holder in holders
+        if isinstance(holder, dict)
+        for name in ("status", "statusCode", "code")
+    ]
+    matches = (ERROR_STATUS.match(str(value)) for value in values)
+    return next((int(match[1]) for match in matches if match), None)
+
+
+def _parse_page(payload: Any, secrets: Iterable[str]) -> Page:
+    data = payload.get("data") if isinstance(payload, dict) else None
+    if not isinstance(data, list):
+        reason = excerpt(payload, secrets)
+        raise EnvoyError(f"Envoy returned no list of rows (`data`){reason}; {PROXY}.")
+    if not data and (payload.get("error") or payload.get("errors")):
+        raise EnvoyError(
+            f"Envoy returned an error instead of rows{excerpt(payload, secrets)}; {REPORT}."
+        )
+    for record in data:
+        if not isinstance(record, dict):
+            raise EnvoyError(f"Envoy returned a row that is not an object; {REPORT}.")
+        key = record.get("id")
+        if type(key) is int:
+            record["id"] = str(key)
+        elif not isinstance(key, str) or not key:
+            raise EnvoyError(f"Envoy returned a row without an `id`; {REPORT}.")
+    meta = payload.get("meta")
+    total = meta.get("total") if isinstance(meta, dict) else None
+    return Page(data, total if type(total) is int and total >= 0 else None)
