@@ -58,13 +58,16 @@ class Run:
         return self.log("WARNING")
 
     def assert_failed(self, *parts: str) -> str:
-        """Assert that the run failed with one sentence that contains these parts; return it."""
+        """Assert that the run failed, and that its last error contains these parts; return it.
+
+        A stream that fails logs an error; the last line of a run repeats the first cause.
+        """
         assert self.code != 0, self.err
         assert "Traceback" not in self.err
-        (sentence,) = self.errors
+        assert self.errors, self.err
         for part in parts:
-            assert part in sentence
-        return sentence
+            assert part in self.errors[-1]
+        return self.errors[-1]
 
 
 def clean_environment(**variables: str) -> dict[str, str]:
