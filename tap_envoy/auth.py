@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from base64 import b64encode
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from http import HTTPStatus
@@ -98,9 +99,6 @@ class EnvoyApiKeyAuthenticator(APIKeyAuthenticator):
         """Return False: a rejected key stays rejected."""
         return False
 
-    def wait_until_idle(self, timeout: float) -> None:
-        """Return at once: no token is ever requested."""
-
 
 class EnvoyAuthenticator(OAuthAuthenticator):
     """OAuth authenticator shared by all streams; renews early and stores rotated refresh tokens.
@@ -166,22 +164,29 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         Raises:
             RunAbortedError: If no token can be obtained; the same in all later calls.
         """
+        if not self.is_token_valid():
+            _in_thread(self._renew)
+        if self._failure:
+            raise RunAbortedError(self._failure)
+        request.headers["Authorization"] = f"Bearer {self._token.access_token}"
+        return request
+
+    def _renew(self) -> None:
         with self._lock:
             if not self._failure and not self.is_token_valid():
                 try:
                     self.update_access_token()
                 except EnvoyError as error:
                     self._failure = str(error)
-            if self._failure:
-                raise RunAbortedError(self._failure)
-            request.headers["Authorization"] = f"Bearer {self._token.access_token}"
-        return request
 
     def sign_in(self) -> str:
         """Get a valid access token, as `update_access_token` does; return a sentence about it."""
+        _in_thread(self._sign_in)
+        return f"Signed in to company {self.company_id}." if self.company_id else "Signed in."
+
+    def _sign_in(self) -> None:
         with self._lock:
             self.update_access_token()
-        return f"Signed in to company {self.company_id}." if self.company_id else "Signed in."
 
     def invalidate(self, request: requests.PreparedRequest, *, resends: int = 0) -> bool:
         """Stop using the access token that was rejected with `request`.
@@ -195,11 +200,6 @@ class EnvoyAuthenticator(OAuthAuthenticator):
             if not resends:
                 self._rejected = self._token.access_token
             return not resends
-
-    def wait_until_idle(self, timeout: float) -> None:
-        """Wait until a token that is being requested is stored, for `timeout` seconds at most."""
-        if self._lock.acquire(timeout=timeout):
-            self._lock.release()
 
     @override
     def is_token_valid(self) -> bool:
@@ -385,6 +385,18 @@ def create_authenticator(
         session=session,
         token_cache=cache,
     )
+
+
+def _in_thread(function: Callable[[], None]) -> None:
+    """Call `function` in a thread that no signal interrupts, and which Python awaits at exit.
+
+    So a stopped run stores a token that may replace a single-use one.
+    """
+    executor = ThreadPoolExecutor(1)
+    try:
+        executor.submit(function).result()
+    finally:
+        executor.shutdown(wait=False)
 
 
 def _seconds(value: Any, documented: float) -> float:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
-
-import click
 
 from tap_envoy.exceptions import (
     EnvoyError,
@@ -13,25 +12,25 @@ from tap_envoy.exceptions import (
     ScopeMissingError,
 )
 from tap_envoy.prefetch import PrefetchPool
+from tap_envoy.summary import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from tap_envoy.client import EnvoyStream
 
-CREDENTIAL_ERRORS = {"invalid_client", "invalid_grant", "mfa_required", "unauthorized_client"}
-"""Codes of a rejected sign-in that other scopes do not help; a repetition may lock the user out."""
-
-COLORS = {"ok": "green", "forbidden": "yellow", "failed": "red"}
-"""The colour of each status."""
-
 
 class Verdict(NamedTuple):
-    """Whether a stream can be read: `ok`, `forbidden` or `failed`, and a text."""
+    """Whether a stream can be read: `ok`, `forbidden`, `failed` or `not tested`, and a text."""
 
     stream: EnvoyStream
     status: str
-    text: str
+    text: str = ""
+
+    def __str__(self) -> str:
+        """Return a line; the text about a stream that is not selected would distract."""
+        name, text = self.stream.name, self.text
+        return f"{self.status:<10} {name}{text if self.stream.selected else ' (not selected)'}"
 
 
 def run_connection_test(
@@ -44,16 +43,19 @@ def run_connection_test(
         sign_in: Signs in with the scopes of some streams; returns a sentence about it.
 
     Returns:
-        Lines to print, with colours, and whether all selected streams can be read.
+        Lines to print, and whether all selected streams can be read.
     """
+    verdicts: list[Verdict] = []
     try:
         sentence, tested = _sign_in(streams, sign_in)
         with PrefetchPool() as pool:
-            verdicts = [verdict for _, verdict in pool.ahead(_test, tested)]
+            verdicts = [verdict for _, verdict in pool.ahead(partial(_test, tested), streams)]
+        lines = [sentence, *map(str, verdicts)]
     except EnvoyError as error:  # the same for all streams
-        return [_line("failed", str(error))], False
-    lines = list(_lines(verdicts, untested=len(streams) - len(tested)))
-    return [sentence, *lines], all(x.status == "ok" for x in verdicts if x.stream.selected)
+        lines = [f"{'failed':<10} {error}"]
+    good = [verdict.stream for verdict in verdicts if verdict.status == "ok"]
+    lines.append(f"{len(good)} of {count(len(streams), 'stream')} can be read.")
+    return lines, all(stream in good for stream in streams if stream.selected)
 
 
 def _sign_in(
@@ -64,48 +66,21 @@ def _sign_in(
     try:
         return sign_in(streams), streams
     except GrantRefusedError as error:
-        if len(selected) == len(streams) or error.code in CREDENTIAL_ERRORS:
+        # Perhaps of a stream that is not selected. A wrong password must not be repeated: it may
+        # lock the user out.
+        if error.code != "invalid_scope" or len(selected) == len(streams):
             raise
-    # The integration may lack the scopes of streams that are not selected: sign in as a run does.
     return sign_in(selected), selected
 
 
-def _test(stream: EnvoyStream) -> Verdict:
+def _test(tested: Sequence[EnvoyStream], stream: EnvoyStream) -> Verdict:
+    if stream not in tested:
+        return Verdict(stream, "not tested")
     try:
         total = stream.fetch_page({}).total
-    except ScopeMissingError as error:
-        return Verdict(stream, "forbidden", str(error))
     except RunAbortedError:
         raise
     except EnvoyError as error:
-        return Verdict(stream, "failed", str(error))
-    if total is None:
-        return Verdict(stream, "ok", "can be read")
-    return Verdict(stream, "ok", "1 row" if total == 1 else f"{total:,} rows")
-
-
-def _lines(verdicts: Sequence[Verdict], *, untested: int) -> Iterator[str]:
-    """Yield a line for each selected stream, one for all others, and the number of good ones."""
-    yield from (
-        _line(x.status, f"{x.stream.name}: {x.text}") for x in verdicts if x.stream.selected
-    )
-    if groups := list(_groups(x for x in verdicts if not x.stream.selected)):
-        yield f"others     {'; '.join(groups)}"
-    elif untested:
-        yield "others     not tested: the integration does not have the scopes of all streams"
-    good = sum(x.status == "ok" for x in verdicts)
-    yield f"{good} of {len(verdicts)} stream{'s' if len(verdicts) > 1 else ''} can be read."
-
-
-def _groups(verdicts: Iterable[Verdict]) -> Iterator[str]:
-    """Yield the names of the streams with the same status."""
-    names = {status: list[str]() for status in COLORS}
-    for verdict in verdicts:
-        names[verdict.status].append(verdict.stream.name)
-    for status, streams in names.items():
-        if streams:
-            yield f"{click.style(status, fg=COLORS[status])}: {', '.join(streams)}"
-
-
-def _line(status: str, text: str) -> str:
-    return click.style(f"{status:<10}", fg=COLORS[status]) + f" {text}"
+        is_forbidden = isinstance(error, ScopeMissingError)
+        return Verdict(stream, "forbidden" if is_forbidden else "failed", f": {error}")
+    return Verdict(stream, "ok", "" if total is None else f": {count(total, 'row')}")

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+import traceback
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, ClassVar
 
 import click
 from singer_sdk import Tap
-from singer_sdk.cli import plugin_cli
-from singer_sdk.helpers.capabilities import PluginCapabilities, TapCapabilities
-from singer_sdk.metrics import METRICS_LOGGER_NAME
+from singer_sdk.helpers.capabilities import PluginCapabilities
 from singer_sdk.plugin_base import PluginBase
 from singer_sdk.tap_base import CliTestOptionValue
 from typing_extensions import override
@@ -26,16 +25,20 @@ from tap_envoy.client import EnvoyStream
 from tap_envoy.config import CONFIG_SCHEMA, load_config, read_json
 from tap_envoy.connection import run_connection_test
 from tap_envoy.exceptions import EnvoyError, list_names
-from tap_envoy.prefetch import PrefetchPool
 from tap_envoy.session import EnvoySession, RateLimiter, RetryPolicy
 from tap_envoy.stream_maps import check_stream_maps, register_streams
 from tap_envoy.streams import STREAMS
 from tap_envoy.summary import log_summary
-from tap_envoy.writer import BufferedMessageWriter, Shutdown, ShutdownError
+from tap_envoy.writer import BufferedMessageWriter, ShutdownError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from types import FrameType
+
+STREAM_LIST = "Streams:" + "".join(
+    f"\n  {vars(stream)['name']:<16}{str(stream.__doc__).splitlines()[0]}" for stream in STREAMS
+)
+"""The streams with their descriptions, for `--help` and `--about`."""
 
 TEST_HELP = (
     "Sign in, request each stream once, and print which streams can be read; nothing is "
@@ -44,9 +47,6 @@ TEST_HELP = (
 
 TEST_TIMEOUT = 10.0
 """Seconds that `--test` waits for a response."""
-
-GRANT_TIMEOUT = 1.0
-"""Seconds that a stopped run waits for a token, which may replace a single-use refresh token."""
 
 SDK_DETAILS = (
     "Skipping deselected stream '%s'.",
@@ -63,16 +63,7 @@ class TapEnvoy(Tap):
     package_name = "tap-envoy"
     config_jsonschema: ClassVar[dict[str, Any]] = deepcopy(CONFIG_SCHEMA)  # the SDK adds to it
     # Without BATCH, which bypasses selection and stream maps.
-    capabilities: ClassVar = [
-        TapCapabilities.CATALOG,
-        TapCapabilities.STATE,
-        TapCapabilities.DISCOVER,
-        TapCapabilities.ACTIVATE_VERSION,
-        PluginCapabilities.ABOUT,
-        PluginCapabilities.STREAM_MAPS,
-        PluginCapabilities.FLATTENING,
-        PluginCapabilities.STRUCTURED_LOGGING,
-    ]
+    capabilities: ClassVar = [x for x in Tap.capabilities if x != PluginCapabilities.BATCH]
     retry_policy: ClassVar[RetryPolicy] = RetryPolicy()
 
     def __init__(
@@ -84,8 +75,7 @@ class TapEnvoy(Tap):
         validate_config: bool = True,
         **kwargs: Any,  # those of the SDK
     ) -> None:
-        self.shutdown = Shutdown(self.logger)
-        self.writer = BufferedMessageWriter(self.shutdown)
+        self.writer = BufferedMessageWriter()
         self.logger.addFilter(_is_relevant)
         schema = self.config_jsonschema
         self.append_builtin_config(schema)
@@ -98,6 +88,8 @@ class TapEnvoy(Tap):
             message_writer=self.writer,
             **kwargs,
         )
+        if "SINGER_SDK_LOG_CONFIG" not in os.environ:  # metrics are for programs such as Meltano
+            self.metrics_logger.setLevel(logging.WARNING)
 
     # What one run shares
 
@@ -113,18 +105,13 @@ class TapEnvoy(Tap):
 
     @cached_property
     def authenticator(self) -> Authenticator:
-        """The authenticator of the run."""
-        return self._create_authenticator(self.selected_streams)
+        """The authenticator of the run, with the scopes of the selected streams."""
+        return self.authenticator_for(self.selected_streams)
 
-    def _create_authenticator(self, streams: Iterable[EnvoyStream]) -> Authenticator:
+    def authenticator_for(self, streams: Iterable[EnvoyStream]) -> Authenticator:
+        """Return an authenticator with the scopes of these streams."""
         scopes = [scope for stream in streams for scope in stream.scopes]
         return create_authenticator(self.config, scopes, self.session, self.logger)
-
-    def sign_in(self, streams: Iterable[EnvoyStream]) -> str:
-        """Sign in with the scopes that `streams` need; return a sentence about it."""
-        self.authenticator = self._create_authenticator(streams)
-        with PrefetchPool() as pool:  # in a thread, where no signal interrupts it
-            return pool.submit(self.authenticator.sign_in).result()
 
     # Streams, catalog, state
 
@@ -194,31 +181,38 @@ class TapEnvoy(Tap):
         Returns:
             0 if all selected streams are complete, 128 + signal if one stopped the run, else 1.
         """
-        start, exit_code, stopped_by, cause = time.monotonic(), 0, "", ""
+        start, errors = time.monotonic(), list[ShutdownError | Exception]()
+        for step in (self._read, self._finish):
+            try:
+                step()
+            except (ShutdownError, Exception) as error:  # noqa: BLE001
+                errors.append(error)
+        stop = next((x for x in errors if isinstance(x, ShutdownError)), None)
         progress = [stream.progress for stream in self.selected_streams]
-        try:
-            self.logger.info("%s", self.sign_in(self.selected_streams))
-            self.sync_all()
-        except ShutdownError as error:
-            exit_code, stopped_by = error.exit_code, error.signal_name
-        except EnvoyError as error:
-            exit_code, cause = 1, str(error)
-        try:
-            if any(stream.start for stream in progress):
-                self.state_writer.write_state(self.state)  # the next run continues from here
-            self.writer.flush()
-        except EnvoyError as error:
-            exit_code, cause = exit_code or 1, cause or str(error)
-        seconds = time.monotonic() - start
-        log_summary(progress, self.logger, seconds, stopped_by=stopped_by, cause=cause)
-        if stopped_by:
-            self.authenticator.wait_until_idle(GRANT_TIMEOUT)
-        return exit_code or int(not all(stream.is_complete for stream in progress))
+        log_summary(
+            progress,
+            self.logger,
+            time.monotonic() - start,
+            stopped_by=stop.signal_name if stop else "",
+            cause=describe(errors[0]) if errors else "",
+        )
+        if stop:
+            return stop.exit_code
+        return int(bool(errors) or not all(stream.is_complete for stream in progress))
+
+    def _read(self) -> None:
+        self.logger.info("%s", self.authenticator.sign_in())
+        self.sync_all()
+
+    def _finish(self) -> None:
+        if self.state:
+            self.state_writer.write_state(self.state)  # the next run continues from here
+        self.writer.flush()
 
     @override
     def _handle_termination(self, signum: int, frame: FrameType | None) -> None:
         """End the run; the SDK would exit with 0, and write STATE into another line."""
-        self.shutdown.request(signum)
+        self.writer.shut_down(signum)
 
     # The command line
 
@@ -241,17 +235,9 @@ class TapEnvoy(Tap):
     def _from_options(
         cls, config: Any, *, state: IO[str] | None = None, catalog: IO[str] | None = None
     ) -> TapEnvoy:
-        """Return a tap for command line options.
-
-        Raises:
-            EnvoyError: If settings or files are not valid.
-        """
-        if "SINGER_SDK_LOG_CONFIG" not in os.environ:
-            for handler in logging.root.handlers:
-                handler.addFilter(_is_no_metric)
-        options = {"config": config.config, "parse_env_config": config.parse_env} if config else {}
         return cls(
-            **options,
+            config=config.config,
+            parse_env_config=config.parse_env,
             state=read_json("--state", state) if state else None,
             catalog=read_json("--catalog", catalog) if catalog else None,
         )
@@ -277,42 +263,29 @@ class TapEnvoy(Tap):
         if value == CliTestOptionValue.Disabled.value:
             return
         catalog = ctx.params.get("catalog")
-        tap = cls._from_options(ctx.params.get("config"), catalog=catalog)
+        tap = cls._from_options(ctx.params["config"], catalog=catalog)
         if value == CliTestOptionValue.Schema.value:
             tap.write_schemas()
             ctx.exit()
         tap.session.timeout = min(tap.session.timeout, TEST_TIMEOUT)
         tap.session.retry_policy = RetryPolicy(max_time=0)
+
+        def sign_in(streams: Sequence[EnvoyStream]) -> str:
+            tap.authenticator = tap.authenticator_for(streams)
+            return tap.authenticator.sign_in()
+
         streams = tap.selected_streams if catalog else tap.envoy_streams
-        try:
-            lines, is_successful = run_connection_test(streams, tap.sign_in)
-        except ShutdownError:
-            tap.authenticator.wait_until_idle(GRANT_TIMEOUT)
-            raise
-        color = False if os.environ.get("NO_COLOR") else None  # None: on a terminal only
-        for line in lines:
-            click.echo(line, color=color)
+        lines, is_successful = run_connection_test(streams, sign_in)
+        click.echo("\n".join(lines))
         ctx.exit(0 if is_successful else 1)
 
-    @plugin_cli
-    def cli(cls) -> click.Command:  # noqa: N805
-        """The command, once logging is set up.
-
-        Raises:
-            EnvoyError: If it cannot be set up, or stdout is closed.
-        """
-        try:
-            command = super().cli
-        except Exception as error:  # noqa: BLE001  # of `logging`, YAML, or an imported handler
-            raise EnvoyError(
-                f"Logging cannot be set up ({type(error).__name__}); check TAP_ENVOY_LOGLEVEL, "
-                "LOGLEVEL and the file in SINGER_SDK_LOG_CONFIG."
-            ) from None
-        if sys.stdout is None:
-            raise EnvoyError("stdout is closed; redirect it to a target or to a file.")
-        if hasattr(os, "set_blocking"):
-            os.set_blocking(sys.stdout.fileno(), True)  # a pipe from Node.js is not
-        return command
+    @classmethod
+    @override
+    def print_about(cls, output_format: str | None = None) -> None:
+        """Print the SDK's information, followed by the streams where it is text."""
+        super().print_about(output_format)
+        if output_format is None:
+            click.echo(STREAM_LIST)
 
     @classmethod
     @override
@@ -320,6 +293,7 @@ class TapEnvoy(Tap):
         """Return the command, with our help and options that accept a byte order mark."""
         command = super().get_singer_command()
         command.help = "Write the data of an Envoy company to stdout as Singer messages."
+        command.epilog = f"\b\n{STREAM_LIST}"
         for option in command.params:
             if isinstance(option.type, click.File):
                 option.type = click.File(encoding="utf-8-sig")
@@ -327,13 +301,24 @@ class TapEnvoy(Tap):
                 option.is_eager = True  # `--test` needs it, wherever it is on the command line
             elif option.name == "test" and isinstance(option, click.Option):
                 option.help = TEST_HELP
-                option.metavar = "[=all|schema]"
         return command
+
+
+def describe(error: BaseException) -> str:
+    """Return the text of an `EnvoyError`, or where in the tap any other error was raised.
+
+    The text of the latter may hold a record's value.
+    """
+    if isinstance(error, EnvoyError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).parent == Path(__file__).parent]
+    frame = (own or frames)[-1]
+    return (
+        f"Unexpected error ({type(error).__name__} at {Path(frame.filename).name}, line "
+        f"{frame.lineno}); report this to the maintainers of the tap."
+    )
 
 
 def _is_relevant(record: logging.LogRecord) -> bool:
     return record.msg not in SDK_DETAILS
-
-
-def _is_no_metric(record: logging.LogRecord) -> bool:
-    return record.name != METRICS_LOGGER_NAME or record.levelno > logging.INFO

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import _thread
+import logging
 import os
 import signal
 import sys
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from singer_sdk.contrib.msgspec import MsgSpecWriter, encoder
@@ -23,76 +23,27 @@ from typing_extensions import override
 from tap_envoy.exceptions import EnvoyError, RunAbortedError
 
 if TYPE_CHECKING:
-    import logging
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
+
+logger = logging.getLogger(__name__)
 
 SHUTDOWN_GRACE = 1.5
 """Seconds between a signal and the end of a process that cannot stop by itself."""
 
 
 class ShutdownError(SystemExit):
-    """Raised when a signal has stopped the run; the exit code is 128 + signal, as in shells.
-
-    Attributes:
-        exit_code: 128 + signal.
-        signal_name: Such as `SIGTERM`.
-    """
+    """Raised when a signal stops the run; the exit code is 128 + signal, as in shells."""
 
     def __init__(self, signum: int) -> None:
-        super().__init__(128 + signum)
         self.exit_code = 128 + signum
         self.signal_name = signal.Signals(signum).name
-
-
-class Shutdown:
-    """Raises `ShutdownError` in the main thread on a signal, wherever it is; deferred on request.
-
-    If the process does not end in time, e.g. because the target does not read, it is killed.
-    """
-
-    def __init__(self, logger: logging.Logger) -> None:
-        self._logger = logger
-        self._is_deferred = False
-        self._deferred: ShutdownError | None = None
-
-    def request(self, signum: int) -> None:
-        """Handle a signal; another one kills the process.
-
-        Raises:
-            ShutdownError: If the main thread is not in `deferred`.
-        """
-        for other in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(other, signal.SIG_DFL)
-        error = ShutdownError(signum)
-        # Not `threading.Thread`: the signal may have interrupted one that holds its locks.
-        _thread.start_new_thread(self._kill, (error,))
-        if not self._is_deferred:
-            raise error
-        self._deferred = error
-
-    @contextmanager
-    def deferred(self) -> Iterator[None]:
-        """Finish what is done here before a signal raises `ShutdownError`."""
-        self._is_deferred = True
-        try:
-            yield
-        finally:
-            self._is_deferred = False
-        if error := self._deferred:
-            self._deferred = None
-            raise error
-
-    def _kill(self, error: ShutdownError) -> None:
-        time.sleep(SHUTDOWN_GRACE)
-        text = "Stopped by %s while the target was not reading; its last line may be incomplete."
-        # In a thread, because stderr may be blocked too.
-        _thread.start_new_thread(self._logger.warning, (text, error.signal_name))
-        time.sleep(0.1)
-        os._exit(error.exit_code)
+        super().__init__(self.exit_code)
 
 
 class BufferedMessageWriter(MsgSpecWriter):
-    """Writes whole lines to stdout; records are buffered until `flush`, or another message.
+    """Writes whole lines to stdout, also when a signal stops the run.
+
+    Records are buffered until `flush`, or another message.
 
     ACTIVATE_VERSION messages are held back: the SDK writes them before the records, and a target
     removes older rows as soon as it reads one.
@@ -102,12 +53,13 @@ class BufferedMessageWriter(MsgSpecWriter):
             where the SDK writes a record, it would end the run instead of the stream.
     """
 
-    def __init__(self, shutdown: Shutdown) -> None:
+    def __init__(self) -> None:
         super().__init__()
         self.record_error: EnvoyError | None = None
-        self._shutdown = shutdown
         self._buffer = bytearray()
         self._held_versions: list[Message] = []
+        self._is_writing = False
+        self._shutdown: ShutdownError | None = None
 
     @override
     def write_message(self, message: Message) -> None:
@@ -145,28 +97,60 @@ class BufferedMessageWriter(MsgSpecWriter):
 
         Raises:
             RunAbortedError: If stdout is closed or full.
+            ShutdownError: If a signal arrived meanwhile.
         """
-        with self._shutdown.deferred():
-            lines, self._buffer = self._buffer, bytearray()
-            try:
-                sys.stdout.buffer.write(lines)
-                sys.stdout.flush()
-            except OSError as error:
-                raise output_error(error) from None
+        self._is_writing = True
+        lines, self._buffer = self._buffer, bytearray()
+        try:
+            sys.stdout.buffer.write(lines)
+            sys.stdout.flush()
+        except OSError as error:
+            raise output_error(error) from None
+        finally:
+            self._is_writing = False
+        if shutdown := self._shutdown:
+            self._shutdown = None
+            raise shutdown
+
+    def shut_down(self, signum: int) -> None:
+        """Stop the run because of a signal; another signal ends the process at once.
+
+        A process that does not end in time, e.g. because the target does not read, is killed.
+
+        Raises:
+            ShutdownError: Wherever the run is; but `flush` raises it after a write to stdout.
+        """
+        for other in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(other, signal.SIG_DFL)
+        error = ShutdownError(signum)
+        # Not `threading.Thread`: the signal may have interrupted one that holds its locks.
+        _thread.start_new_thread(_kill, (error,))
+        if not self._is_writing:
+            raise error
+        self._shutdown = error
+
+
+def _kill(error: ShutdownError) -> None:
+    time.sleep(SHUTDOWN_GRACE)
+    text = "Stopped by %s while the target was not reading; its last line may be incomplete."
+    # In a thread, because stderr may be blocked too.
+    _thread.start_new_thread(logger.warning, (text, error.signal_name))
+    time.sleep(0.1)
+    os._exit(error.exit_code)
 
 
 def _bookmarks(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return a state without the SDK's markers of a run under way."""
     names = ("replication_key", "replication_key_value")
     bookmarks = {
-        stream: {name: value for name, value in bookmark.items() if name in names}
+        stream: {name: bookmark[name] for name in names if name in bookmark}
         for stream, bookmark in state.get("bookmarks", {}).items()
     }
     return {"bookmarks": bookmarks}
 
 
 def output_error(error: OSError) -> RunAbortedError:
-    """Return the error to raise because stdout cannot be written; what is buffered is dropped."""
+    """Return the error to raise where stdout cannot be written; what is buffered is dropped."""
     # Python flushes stdout once more at exit: what is left in its buffer must not fail again.
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return RunAbortedError(

@@ -1,0 +1,128 @@
+"""`tap-envoy --test`."""
+
+import socket
+import time
+from typing import Any
+
+import pytest
+
+from tests.conftest import Sandbox
+from tests.sandbox import RESOURCES, ScriptedResponse, list_path
+
+KEY_LINE = "Signing in with the Client API Key (`api_key`)."
+TOKEN = "/oauth2/token"
+
+
+def test_connection_test_without_catalog_requests_each_stream_once(sandbox: Sandbox) -> None:
+    del sandbox.envoy.rows["flows"][1:]
+    run = sandbox.run_tap("--test", *sandbox.write_state({}))
+    assert run.code == 0, run.err
+    first, *lines, last = run.out.splitlines()
+    assert first == KEY_LINE
+    assert "ok         locations: 250 rows" in lines
+    assert "ok         flows (not selected)" in lines
+    assert len(lines) == len(sandbox.envoy.requests) == 10
+    assert last == f"{len(RESOURCES)} of 10 streams can be read."
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_connection_test_with_catalog_requests_only_selected_streams(
+    sandbox: Sandbox, order: int
+) -> None:
+    del sandbox.envoy.rows["invites"][1:]
+    options = [["--test"], [*sandbox.write_catalog("invites", "locations")]][::order]
+    run = sandbox.run_tap(*options[0], *options[1], **sandbox.login)
+    assert run.code == 0
+    assert run.out.splitlines() == [
+        "Signed in to company 10000.",
+        "ok         invites: 1 row",
+        "ok         locations: 250 rows",
+        "2 of 2 streams can be read.",
+    ]
+    paths = sorted(request.path for request in sandbox.envoy.requests)
+    assert paths == [TOKEN, "/v1/invites", "/v1/locations"]
+
+
+@pytest.mark.parametrize(("selected", "code"), [("locations", 0), ("invites", 1)])
+def test_connection_test_missing_scope_fails_if_stream_is_selected(
+    sandbox: Sandbox, selected: str, code: int
+) -> None:
+    sandbox.envoy.integration_scopes -= {"invites.read"}
+    catalog = sandbox.write_catalog(selected, "flows") if code else ()
+    run = sandbox.run_tap("--test", *catalog)
+    assert run.code == code
+    (line,) = [line for line in run.out.splitlines() if line.startswith("forbidden  invites")]
+    assert ("`invites.read`" in line) == bool(code)
+    assert run.out.splitlines()[-1] in {
+        f"{len(RESOURCES) - 1} of 10 streams can be read.",
+        "1 of 2 streams can be read.",
+    }
+
+
+def test_connection_test_signs_in_for_selected_streams_if_refused_for_all(
+    sandbox: Sandbox,
+) -> None:
+    sandbox.envoy.integration_scopes -= {"invites.read"}
+    run = sandbox.run_tap("--test", **sandbox.login)
+    assert run.code == 0
+    assert "ok         locations: 250 rows" in run.out.splitlines()
+    assert "not tested invites (not selected)" in run.out.splitlines()
+    assert run.out.splitlines()[-1] == "1 of 10 streams can be read."
+
+
+def test_connection_test_failed_stream_is_reported_without_retries(sandbox: Sandbox) -> None:
+    sandbox.envoy.script("/v1/locations", ScriptedResponse(500, {"message": "oops"}))
+    run = sandbox.run_tap("--test", *sandbox.write_catalog("locations", "flows"))
+    assert run.code == 1
+    assert "ok         flows: 12 rows" in run.out.splitlines()
+    (line,) = [line for line in run.out.splitlines() if line.startswith("failed     locations: ")]
+    assert "HTTP 500" in line
+    assert len(sandbox.envoy.requests) == 2
+    assert run.out.splitlines()[-1] == "1 of 2 streams can be read."
+
+
+@pytest.mark.parametrize(
+    ("config", "part"),
+    [
+        ({"api_key": "not-the-key-of-this-integration"}, "`api_key`"),
+        ({"client_id": "none", "client_secret": "x", "username": "x", "password": "x"}, "HTTP 401"),
+        ({"api_url": None}, "`api_url`"),
+    ],
+    ids=["key", "password", "server"],
+)
+def test_connection_test_without_access_is_one_sentence(
+    sandbox: Sandbox, config: dict[str, Any], part: str
+) -> None:
+    if "api_url" in config:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            config = {"api_url": f"http://127.0.0.1:{listener.getsockname()[1]}/v1"}
+    run = sandbox.run_tap("--test", **config)
+    assert run.code == 1
+    line, last = run.out.splitlines()
+    assert line.startswith("failed     ")
+    assert part in line
+    assert last == "0 of 10 streams can be read."
+    assert len(sandbox.envoy.requests_for(TOKEN)) <= 1  # wrong passwords can lock a user out
+
+
+def test_connection_test_without_responses_ends_soon(sandbox: Sandbox) -> None:
+    for resource in RESOURCES:
+        sandbox.envoy.script(list_path(resource), ScriptedResponse(delay=30))
+    start = time.monotonic()
+    run = sandbox.run_tap("--test", request_timeout=1)
+    assert time.monotonic() - start < 15  # ten waits of a second, eight at the same time
+    assert run.code == 1
+    assert run.out.splitlines()[-1] == "0 of 10 streams can be read."
+
+
+def test_schema_test_writes_schemas_and_requests_nothing(sandbox: Sandbox) -> None:
+    run = sandbox.run_tap("--test=schema")
+    assert run.code == 0
+    assert [message["type"] for message in run.messages] == ["SCHEMA"] * 10
+    assert sandbox.envoy.requests == []
+
+
+def test_connection_test_invalid_setting_is_reported(sandbox: Sandbox) -> None:
+    run = sandbox.run_tap("--test", page_size=0)
+    run.assert_failed("`page_size`")
+    assert run.out == ""
