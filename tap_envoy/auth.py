@@ -22,6 +22,7 @@ from tap_envoy.exceptions import (
     EnvoyError,
     GrantRefusedError,
     ResponseLostError,
+    ResponseUnreadableError,
     RunAbortedError,
     TransientError,
     connection_error,
@@ -117,7 +118,8 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         "displayed"
     )
     scope_advice = (
-        " (and to `scopes`, if set; a refresh token keeps the scopes that it was granted with)"
+        " (and to `scopes`, if set; a refresh token keeps the scopes that it was granted with), "
+        "and check that the API user is a Global Admin"
     )
 
     def __init__(  # noqa: PLR0913  # the settings of Envoy's guide
@@ -314,9 +316,14 @@ class EnvoyAuthenticator(OAuthAuthenticator):
                     allow_redirects=False,
                 )
         except REQUEST_ERRORS as error:
-            where = "the token endpoint (`token_url`)"
-            problem = connection_error(error, where=where, timeout=self._envoy_session.timeout)
-            if grant == "refresh" and isinstance(problem, ResponseLostError):
+            problem = connection_error(
+                error,
+                self.auth_endpoint,
+                where="the token endpoint (`token_url`)",
+                timeout=self._envoy_session.timeout,
+            )
+            lost = ResponseLostError | ResponseUnreadableError
+            if grant == "refresh" and isinstance(problem, lost):
                 # Refresh tokens are taken as single-use (inferred): this one may be spent.
                 raise GrantRefusedError(f"{problem} The refresh token may be used up.") from None
             raise problem from None

@@ -201,10 +201,11 @@ class EnvoyStream(RESTStream[int]):
 
     def _request_page(self, params: Mapping[str, Any]) -> Page:
         """Request a page once, and again with another token where the token is rejected."""
+        url = self.get_url(None)
         for resends in itertools.count():
             try:
                 response = self._session.get(
-                    self.get_url(None),
+                    url,
                     params=params,
                     auth=self.authenticator,
                     timeout=self._session.timeout,
@@ -212,7 +213,7 @@ class EnvoyStream(RESTStream[int]):
                 )
             except REQUEST_ERRORS as error:
                 raise connection_error(
-                    error, where="Envoy (`api_url`)", timeout=self._session.timeout
+                    error, url, where="Envoy (`api_url`)", timeout=self._session.timeout
                 ) from None
             self.logger.debug("GET %s %s: HTTP %d", self.path, params, response.status_code)
             try:

@@ -5,7 +5,8 @@
     │   └── CredentialsRejectedError    HTTP 401
     ├── GrantRefusedError           no token
     ├── ScopeMissingError           HTTP 403
-    └── RequestRejectedError        HTTP 400, 404, 422
+    ├── RequestRejectedError        HTTP 400, 404, 422
+    └── ResponseUnreadableError     the request was sent, but no response can be read
     TransientError                  the same request may succeed later
     ├── NoConnectionError           it was not sent
     └── ResponseLostError           it was sent, and may have had its effect
@@ -19,19 +20,21 @@ import json
 import os
 import re
 import ssl
+import traceback
 from http import HTTPStatus
-from http.client import HTTPException, IncompleteRead, RemoteDisconnected
+from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisconnected
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
 import msgspec
 import requests
 from requests import exceptions as rq
+from requests.utils import get_environ_proxies
 from singer_sdk.exceptions import FatalAPIError, RetriableAPIError
 from urllib3 import exceptions as u3
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 REQUEST_ERRORS = (requests.RequestException, u3.HTTPError, OSError, ValueError)
 """What sending a request can raise: `requests` does not wrap every error of urllib3."""
@@ -42,8 +45,8 @@ MAX_NAMES = 5
 EXCERPT_LIMIT = 200
 """Characters of a response that an error message may quote."""
 
-MAX_CHAIN = 10
-"""Errors of `requests`, urllib3 and the system that wrap each other."""
+TLS_FILES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSLKEYLOGFILE")
+"""Variables with files that `requests` and urllib3 open before they connect."""
 
 MESSAGE_KEYS = ("message", "error", "error_description", "detail", "title")
 """Where an error body may hold its message; the shape of v1's is not documented (inferred)."""
@@ -89,6 +92,10 @@ class RequestRejectedError(EnvoyError):
         super().__init__(message)
         self.status = status
         self.detail = detail
+
+
+class ResponseUnreadableError(EnvoyError):
+    """Raised when a response breaks HTTP, as would the next; the request may have had effect."""
 
 
 class TransientError(RetriableAPIError):
@@ -151,10 +158,10 @@ def printable(text: object, length: int = 50) -> str:
 
 
 def excerpt(body: Any, secrets: Iterable[str]) -> str:
-    """Return the reason that an error response gives, on one line, bounded, without secrets.
+    """Return the reason that an error response gives: known fields only, without secrets.
 
     Args:
-        body: The decoded body; nothing is quoted of one that is not an object.
+        body: The decoded body.
         secrets: Strings to redact.
 
     Returns:
@@ -163,58 +170,64 @@ def excerpt(body: Any, secrets: Iterable[str]) -> str:
     body = body if isinstance(body, dict) else {}
     errors = body.get("errors")
     first = errors[0] if isinstance(errors, list) and errors else None
+    inner = first if isinstance(first, dict) else {"detail": first}
     found = [body.get(key) for key in MESSAGE_KEYS]
-    found += (
-        [first.get(key) for key in ("code", *MESSAGE_KEYS)] if isinstance(first, dict) else [first]
-    )
+    found += [inner.get(key) for key in ("code", *MESSAGE_KEYS)]
     texts = [str(value) for value in found if type(value) in {str, int}]  # a bool says nothing
     text = " ".join(", ".join(dict.fromkeys(filter(None, texts))).split())
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, "***")  # before it is cut, so that no half remains
-    text = printable(text, EXCERPT_LIMIT + 1)
-    if len(text) > EXCERPT_LIMIT:
-        text = f"{text[:EXCERPT_LIMIT]}…"
-    return f": “{text}”" if text else ""
+    shown = printable(text, EXCERPT_LIMIT)
+    return f": “{shown}{'…' if len(text) > EXCERPT_LIMIT else ''}”" if shown else ""
 
 
+NO_TLS = "No TLS connection to {place}{reason}; "
+TLS_FILE = "A file for TLS cannot be used{reason}; check {files}."
+PROXY = "The proxy in {proxy} did not connect to {host}{reason}; check it, its user and password."
+NOT_CONNECTED = "Cannot connect to {place}{reason}; check the setting, network and any firewall."
+UNREADABLE = "The response of {place} cannot be read{reason}; check any proxy in between."
 CLOSED = "The connection to {place} was closed before the response was complete."
 
-CONNECTION_ERRORS: tuple[tuple[Any, type[EnvoyError | TransientError], str], ...] = (
-    (ssl.SSLEOFError, ResponseLostError, CLOSED),
-    (ssl.SSLError, RunAbortedError, (
-        "No TLS connection to {place}{reason}; check the setting. If a proxy inspects TLS, set "
-        "REQUESTS_CA_BUNDLE to its CA file."
+CONNECTION_ERRORS: tuple[tuple[Any, str, type[EnvoyError | TransientError], str], ...] = (
+    (ssl.SSLError, "expired|not yet valid", RunAbortedError, (
+        f"{NO_TLS}check this machine's clock, or have the certificate replaced."
     )),
-    (rq.InvalidSchema, RunAbortedError, (
+    (ssl.SSLError, "issuer|self.signed|verify the first", RunAbortedError, (
+        f"{NO_TLS}if a proxy inspects TLS, set REQUESTS_CA_BUNDLE to its CA file."
+    )),
+    (ssl.SSLError, "PEM|NO_CERTIFICATE", RunAbortedError, TLS_FILE),
+    (ssl.SSLError, "connecting(?!.*EOF)", RunAbortedError, (
+        f"{NO_TLS}check the setting and any proxy in between."
+    )),
+    (rq.ProxyError, "failed: 4", RunAbortedError, PROXY),
+    (rq.ProxyError, "", NoConnectionError, PROXY),
+    (rq.InvalidSchema, "SOCKS", RunAbortedError, (
         "The SOCKS proxy in {proxy} needs the package PySocks; install it, or unset {proxy}."
     )),
-    (rq.ProxyError, NoConnectionError, (
-        "The proxy in {proxy} did not connect to {place}{reason}; check it, also its user and "
-        "password."
+    ((u3.LocationValueError, rq.InvalidURL, rq.InvalidSchema), "", RunAbortedError, (
+        "Invalid URL or proxy: {place}; correct it."
     )),
-    (u3.NameResolutionError, NoConnectionError, (
-        "The host name of {place} cannot be resolved; check the setting, the network and DNS."
+    (u3.NameResolutionError, "", NoConnectionError, (
+        "The host name of {place} cannot be resolved; check the setting, network and DNS."
     )),
-    ((u3.NewConnectionError, rq.ConnectTimeout), NoConnectionError, (
-        "Cannot connect to {place}{reason}; check the setting, the network and any firewall."
-    )),
-    ((RemoteDisconnected, IncompleteRead), ResponseLostError, CLOSED),
-    ((HTTPException, rq.InvalidHeader, u3.DecodeError), ResponseLostError, (
-        "The response of {place} cannot be read{reason}; check any proxy in between."
-    )),
-    ((rq.Timeout, u3.ReadTimeoutError), ResponseLostError, (
+    (u3.NewConnectionError, "", NoConnectionError, NOT_CONNECTED),
+    (OSError, "suitable TLS|No such file|directory|denied", RunAbortedError, TLS_FILE),
+    (Exception, "connecting", NoConnectionError, NOT_CONNECTED),
+    ((IncompleteRead, RemoteDisconnected), "", ResponseLostError, CLOSED),
+    (BadStatusLine, "", ResponseLostError, UNREADABLE),
+    ((HTTPException, u3.InvalidHeader, u3.DecodeError), "", ResponseUnreadableError, UNREADABLE),
+    ((rq.Timeout, u3.ReadTimeoutError), "", ResponseLostError, (
         "No complete response from {place} in time (`request_timeout` is {timeout:g} s)."
     )),
-    (ValueError, RunAbortedError, (
-        "Invalid URL or proxy for {place}; check the setting and {proxy}."
-    )),
-    (Exception, ResponseLostError, CLOSED),
+    (Exception, "", ResponseLostError, CLOSED),
 )  # fmt: skip
-"""What is raised, by the first row with a type of the error, or of one that it wraps."""
+"""What is raised, by the first row with a type that occurs, and a pattern that is found in the text
+of the innermost error, after "connecting: " if nothing was sent.
+"""
 
 
 def connection_error(
-    error: Exception, *, where: str, timeout: float
+    error: Exception, url: str, *, where: str, timeout: float
 ) -> EnvoyError | TransientError:
     """Return the error to raise for a request that got no response.
 
@@ -222,61 +235,62 @@ def connection_error(
 
     Args:
         error: What `requests` raised, one of `REQUEST_ERRORS`.
-        where: What was requested, with its setting, such as "Envoy (`api_url`)"; the host is
-            added to it.
+        url: The URL of the request.
+        where: What was requested, with its setting, such as "Envoy (`api_url`)".
         timeout: The read timeout in seconds.
     """
     chain: list[BaseException] = [error]
-    while len(chain) < MAX_CHAIN and (inner := _wrapped(chain[-1])):
+    while inner := _wrapped(chain[-1]):
         chain.append(inner)
-    if variable := _unreadable_file(chain[-1]):
-        path = os.environ[variable]
-        return RunAbortedError(
-            f"{variable}: the file {path} cannot be opened; correct or unset it."
-        )
-    url = urlsplit(getattr(getattr(error, "request", None), "url", None) or "")
-    host = url.netloc.rpartition("@")[2]
-    names = [f"{scheme}_proxy" for scheme in (url.scheme or "https", "all")]
-    variables = [v for name in names for v in (name, name.upper()) if os.environ.get(v)]
-    reason = _reason(chain[-1])
+    searched = f"{'connecting: ' if _is_connecting(chain) else ''}{chain[-1]}"
     kind, text = next(
         (kind, text)
-        for types, kind, text in CONNECTION_ERRORS
-        if any(isinstance(e, types) for e in chain)
+        for types, pattern, kind, text in CONNECTION_ERRORS
+        if any(isinstance(e, types) for e in chain) and re.search(pattern, searched)
     )
-    text = text.format(
-        place=f"{where} at {host}" if host else where,
-        reason=f" ({reason})" if reason else "",
-        timeout=timeout,
-        proxy=next(iter(variables), "HTTPS_PROXY"),
+    host, reason, proxy = urlsplit(url).netloc.rpartition("@")[2], _reason(chain[-1]), _proxy(url)
+    files = [f"{name} ({os.environ[name]})" for name in TLS_FILES if os.environ.get(name)]
+    return kind(
+        text.format(
+            host=f"{where} at {host}",
+            place=f"{where} at {host}{f' through the proxy in {proxy}' if proxy else ''}",
+            reason=f" ({reason})" if reason else "",
+            timeout=timeout,
+            proxy=proxy,
+            files=" and ".join(files) or "the Python installation",
+        )
     )
-    return RunAbortedError(text) if reason == "HTTP 407" else kind(text)
-
-
-def _unreadable_file(cause: BaseException) -> str | None:
-    """Return the variable that names a file for TLS which cannot be opened."""
-    for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSLKEYLOGFILE"):
-        path = os.environ.get(variable)
-        if path and isinstance(cause, OSError) and path in str(cause):
-            return variable
-    return None
 
 
 def _wrapped(error: BaseException) -> BaseException | None:
     """Return the error that an error of `requests` or urllib3 wraps."""
     candidates = (getattr(error, "reason", None), *error.args, error.__cause__)
-    return next((x for x in candidates if isinstance(x, BaseException) and x is not error), None)
+    return next((x for x in candidates if isinstance(x, BaseException)), None)
+
+
+def _is_connecting(chain: Sequence[BaseException]) -> bool:
+    """Return whether an error came from urllib3's `connect`, after which the request is sent."""
+    frames = (frame for error in chain for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(frame.f_code.co_name == "connect" for frame in frames)
 
 
 def _reason(cause: BaseException) -> str:
     """Return why a connection failed, in the words of OpenSSL, the system or the proxy."""
     if isinstance(cause, ssl.SSLError):
-        return str(getattr(cause, "verify_message", "") or cause.reason or "").strip(".")
-    if match := re.search(r"failed: (\d{3})", str(cause)):
-        return f"HTTP {match[1]}"
-    if isinstance(cause, HTTPException) and cause.args:
-        return printable(cause.args[0])
-    return str(cause.strerror or "") if isinstance(cause, OSError) else ""
+        reason = (cause.reason or "").replace("_", " ").lower()
+        return getattr(cause, "verify_message", reason).strip(".")
+    if match := re.search(r"failed: (\d{3})|(^got more than .*)", str(cause)):
+        return f"HTTP {match[1]}" if match[1] else match[2]
+    is_timeout = isinstance(cause, TimeoutError)
+    return "timed out" if is_timeout else getattr(cause, "strerror", None) or ""
+
+
+def _proxy(url: str) -> str:
+    """Return the variable with the proxy that `requests` uses for a URL, if it uses one."""
+    proxies = get_environ_proxies(url)  # none where NO_PROXY names the host
+    scheme = next((x for x in (urlsplit(url).scheme, "all") if x in proxies), None)
+    names = [f"{scheme}_proxy", f"{scheme}_PROXY".upper()] if scheme else []
+    return next(filter(os.environ.get, names), "the system settings" if names else "")
 
 
 def redirect_host(response: requests.Response) -> str:

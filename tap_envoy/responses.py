@@ -32,23 +32,25 @@ REPORT = "report this to the maintainers of the tap"
 
 PROXY = "check `api_url`, and for a proxy or captive portal in between"
 
+REJECTED = "Envoy rejected the request for {path} ({status}); "
+
 REFUSALS: dict[int, tuple[type[EnvoyError], str]] = {
-    200: (EnvoyError, f"Envoy returned {{status}} instead of a complete list; {PROXY}."),
-    300: (EnvoyError, (
-        "Envoy returned a redirect to {host} ({status}), which is not followed, so that "
-        f"credentials reach no other host; {PROXY}."
-    )),
-    400: (RequestRejectedError, f"Envoy rejected the request for {{path}} ({{status}}); {REPORT}."),
+    400: (RequestRejectedError, f"{REJECTED}{REPORT}."),
     401: (CredentialsRejectedError, "Envoy rejected the credentials ({status}); {advice}."),
     403: (ScopeMissingError, (
         "Envoy denied access ({status}); add the scope {scopes} to the integration in Envoy's Dev "
-        "Dashboard{scope_advice}, and check that the API user is a Global Admin."
+        "Dashboard{scope_advice}."
     )),
-    404: (RequestRejectedError, (
-        "Envoy rejected the request for {path} ({status}); check `api_url`."
+    404: (RequestRejectedError, f"{REJECTED}check `api_url`."),
+    422: (RequestRejectedError, f"{REJECTED}{REPORT}."),
+    2: (EnvoyError, f"Envoy returned {{status}} instead of a complete list; {PROXY}."),
+    3: (EnvoyError, (
+        "Envoy returned a redirect to {host} ({status}), which is not followed, so that "
+        f"credentials reach no other host; {PROXY}."
     )),
+    4: (EnvoyError, f"{REJECTED}{REPORT}."),
 }  # fmt: skip
-"""The error for an HTTP status, or for the rest of its hundred."""
+"""The error for an HTTP status, or for all others with its first digit."""
 
 ERROR_STATUS = re.compile(r"\s*([3-5]\d\d)\b", re.ASCII)
 """An HTTP error in a body: `401`, or `"401 Unauthorized"`."""
@@ -95,7 +97,7 @@ def _refusal(
     if is_retryable(status):
         retry_after = parse_retry_after(response)
         return TransientError(f"Envoy returned {quoted}.", status=status, retry_after=retry_after)
-    kind, text = REFUSALS.get(status) or REFUSALS[max(200, status // 100 * 100)]
+    kind, text = REFUSALS.get(status) or REFUSALS[max(2, status // 100)]
     message = text.format(status=quoted, host=redirect_host(response), **names)
     if kind is RequestRejectedError:
         return RequestRejectedError(message, status=status, detail=reason)
