@@ -1,92 +1,86 @@
 """The tools that are compared, each in an environment with nothing else in it."""
 
 import subprocess
-from dataclasses import dataclass, replace
+import sys
 from pathlib import Path
+from typing import NamedTuple
+
+from tests.benchmarks.server import ROW_MARK, Server
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
-WORK_DIR = ROOT / ".benchmarks"
+WORK_DIR = HERE.parent.parent / ".benchmarks"
 UV = ("uv", "--quiet")
-MSDK_CONFIG = WORK_DIR / "msdk.json"
+# The peak memory of a process includes that of its parent at the start, so a small one starts it.
+STARTER = """
+import resource, subprocess, sys, time
+start = time.perf_counter()
+subprocess.run(sys.argv[1:], check=True)
+wall = time.perf_counter() - start
+usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 1024, file=sys.stderr)
+"""
 
 
-@dataclass(frozen=True)
-class Tool:
-    """A program that reads locations and writes them to stdout.
-
-    Attributes:
-        name: Its name in the tables.
-        packages: What is installed in its environment.
-        command: The program, and its arguments.
-        row_mark: What each line with a row contains; None if the output ends with `rows N`.
-    """
+class Tool(NamedTuple):
+    """A command that reads a stream and writes its rows to stdout."""
 
     name: str
-    packages: tuple[str, ...]
+    package: str
     command: tuple[str, ...]
-    row_mark: bytes | None = b'"RECORD"'
 
     @property
-    def bin_dir(self) -> Path:
-        return WORK_DIR / self.name.replace(" ", "-") / "bin"
+    def environment(self) -> Path:
+        return WORK_DIR / Path(self.package).name
 
-    def with_command(self, *command: str) -> "Tool":
-        return replace(self, command=command)
+    def install(self) -> None:
+        """Install what is not there yet; this project is installed each time."""
+        options = ("--compile-bytecode", "--reinstall-package=tap-envoy", "--python")
+        install = ("pip", "install", *options, self.environment, self.package)
+        for command in (("venv", "--allow-existing", self.environment), install):
+            subprocess.run([*UV, *command], check=True)
 
 
-LOOP = Tool("hand-written loop", ("requests",), ("python", str(HERE / "handwritten_loop.py")))
-TAP = Tool("tap-envoy", (str(ROOT),), ("tap-envoy", "--config=ENV"))
+LOOP = Tool("loop", "requests", ("python", str(HERE / "handwritten_loop.py")))
+TAP = Tool("tap", str(WORK_DIR.parent), ("tap-envoy", "--config=ENV"))
 TOOLS = (
     LOOP,
     TAP,
-    Tool("SDK template", ("singer-sdk~=0.54.9",), ("python", str(HERE / "sdk_template.py"))),
-    Tool(
-        "tap-rest-api-msdk",
-        ("tap-rest-api-msdk", "setuptools<81"),
-        ("tap-rest-api-msdk", "--config", str(MSDK_CONFIG)),
-    ),
-    Tool(
-        "dlt rest_api",
-        ("dlt[filesystem]",),
-        ("python", str(HERE / "dlt_pipeline.py")),
-        row_mark=None,
-    ),
-    Tool("Airbyte CDK", ("airbyte-cdk",), ("python", str(HERE / "airbyte_source.py"))),
+    Tool("template", "singer-sdk~=0.54.9", ("python", str(HERE / "sdk_template.py"))),
+    Tool("dlt", "dlt[filesystem]", ("python", str(HERE / "dlt_pipeline.py"))),
+    Tool("airbyte", "airbyte-cdk", ("python", str(HERE / "airbyte_source.py"))),
+    Tool("import-sdk", TAP.package, ("python", "-c", "import singer_sdk")),
+    Tool("version", TAP.package, ("tap-envoy", "--version")),
+    Tool("discover", TAP.package, ("tap-envoy", "--discover")),
 )
 
 
-def install(tool: Tool) -> None:
-    """Install a tool, if that is not done yet; this project is installed each time."""
-    folder = tool.bin_dir.parent
-    marker = folder / "ready"
-    if not marker.exists():
-        subprocess.run([*UV, "venv", "--clear", str(folder)], check=True)
-    elif tool is not TAP:
-        return
-    options = ["--compile-bytecode", "--reinstall-package", "tap-envoy"]
-    python = ["--python", str(tool.bin_dir / "python")]
-    subprocess.run([*UV, "pip", "install", *options, *python, *tool.packages], check=True)
-    marker.touch()
+class Figures(NamedTuple):
+    """What a run cost: seconds, MiB at most, what the server received, rows in the output."""
+
+    processor: float
+    wall: float
+    memory: float
+    requests: int
+    refused: int
+    responses_per_second: float
+    rows: int
 
 
-def msdk_config(api_url: str) -> dict[str, object]:
-    """Return what tap-rest-api-msdk needs to read the same list."""
-    return {
-        "api_url": api_url,
-        "pagination_request_style": "page_number_paginator",
-        "pagination_response_style": "page",
-        "pagination_initial_offset": 1,
-        "pagination_page_size": 100,
-        "pagination_limit_per_page_param": "perPage",
-        "next_page_token_path": "$.meta.more",
-        "streams": [
-            {
-                "name": "locations",
-                "path": "/locations",
-                "primary_keys": ["id"],
-                "records_path": "$.data[*]",
-                "num_inference_records": 50,
-            }
-        ],
-    }
+def measure(tool: Tool, server: Server, settings: dict[str, str]) -> Figures:
+    """Run a tool to its end, with nothing of the user's environment; raise if it fails."""
+    variables = {"HOME": str(WORK_DIR), "LANG": "C.UTF-8", "RUNTIME__DLTHUB_TELEMETRY": "false"}
+    variables |= {"TAP_ENVOY_API_KEY": "key", "TAP_ENVOY_API_URL": server.api_url} | settings
+    program = f"{tool.environment}/bin/{tool.command[0]}"
+    command = [sys.executable, "-c", STARTER, program, *tool.command[1:]]
+    stdout, stderr = WORK_DIR / "stdout", WORK_DIR / "stderr"
+    with stdout.open("wb") as out, stderr.open("wb") as err:
+        status = subprocess.call(command, stdout=out, stderr=err, cwd=WORK_DIR, env=variables)
+    messages = stderr.read_text()
+    if status:
+        raise RuntimeError(f"{tool.name} failed: {messages[-2000:]}")
+    processor, wall, memory = map(float, messages.splitlines()[-1].split())
+    requests, refused = server.requests, server.refused
+    rate = (requests - refused) / ((server.last_response - server.first_request) or 1)
+    with stdout.open("rb") as lines:
+        rows = sum(ROW_MARK in line for line in lines)
+    return Figures(processor, wall, memory, requests, refused, rate, rows)
