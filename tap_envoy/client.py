@@ -85,6 +85,7 @@ class EnvoyStream(RESTStream[int]):
         self._writer = writer
         self._run_start = datetime.fromtimestamp(tap.initialized_at / 1000, UTC)
         self._conformer: RecordConformer | None = None  # while the stream is read
+        self._cleaned: set[str] = set()  # properties from which U+0000 was removed
         self.progress = StreamProgress(self.name, self.logger)
 
     @property
@@ -128,6 +129,7 @@ class EnvoyStream(RESTStream[int]):
         except RunAbortedError:
             raise
         except EnvoyError as error:
+            self._writer.discard_versions()
             self.progress.error = str(error)
             self.logger.error("%s: %s", self.name, error)  # noqa: TRY400  # no traceback
         else:
@@ -148,7 +150,9 @@ class EnvoyStream(RESTStream[int]):
             self.stream_maps[0].raw_schema,  # of what is selected
             declared=[self.schema, self.effective_schema],
             kept=[name for name in (self.slicer.time_field, self.slicer.end_field) if name],
-            flattened=bool(self.config.get("flattening_enabled")),
+            flattened_levels=(
+                self.config["flattening_max_depth"] if self.config.get("flattening_enabled") else 0
+            ),
         )
         try:
             with PrefetchPool() as pool, self.get_http_request_counter() as requests_made:
@@ -217,7 +221,9 @@ class EnvoyStream(RESTStream[int]):
                 ) from None
             self.logger.debug("GET %s %s: HTTP %d", self.path, params, response.status_code)
             try:
-                return read_page(response, self.path, self.scopes, self.authenticator)
+                return read_page(
+                    response, self.path, self.scopes, self.authenticator, self._cleaned
+                )
             except CredentialsRejectedError:
                 if not self.authenticator.invalidate(response.request, resends=resends):
                     raise
@@ -226,16 +232,17 @@ class EnvoyStream(RESTStream[int]):
 
     def _log_fields(self, conformer: RecordConformer) -> None:
         """Log what Envoy sends and the schema does not declare."""
-        if names := conformer.unknown_properties:
-            text = "%s: undeclared fields, kept in `%s`: %s."
-            self.logger.info(
-                text, self.name, ADDITIONAL_FIELDS, list_names(names, limit=MAX_FIELDS)
-            )
-        if names := conformer.mismatched_properties:
-            text = "%s: set values of an unexpected type to null, kept in `%s`: %s."
-            self.logger.warning(
-                text, self.name, ADDITIONAL_FIELDS, list_names(names, limit=MAX_FIELDS)
-            )
+        verb = "kept in" if conformer.keeps_rest else "dropped without"
+        fate = f"{verb} `{ADDITIONAL_FIELDS}`"
+        mismatch = f"set values of an unexpected type to null, {fate}"
+        for level, text, names in (
+            (logging.INFO, f"undeclared fields, {fate}", conformer.unknown_properties),
+            (logging.WARNING, mismatch, conformer.mismatched_properties),
+            (logging.WARNING, "removed U+0000 from", self._cleaned),
+        ):
+            if names:
+                listed = list_names(names, limit=MAX_FIELDS)
+                self.logger.log(level, "%s: %s: %s.", self.name, text, listed)
 
     # Bookmarks
 

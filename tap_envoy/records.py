@@ -21,15 +21,8 @@ ADDITIONAL_FIELDS = "additionalFields"
 SECRET_NAME = re.compile("registrationURL|secret|token|password", re.IGNORECASE)
 """Names of properties, at any depth, whose holder can act on someone's behalf: always removed."""
 
-SUSPECTS = (
-    *(b"registrationurl", b"secret", b"token", b"password"),
-    *(b"\\u0000", b"\\u004", b"\\u005", b"\\u006", b"\\u007"),  # also letters as escapes
-)
-"""What a body contains, in lower case, if it may contain such a name or U+0000."""
-
 NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,15})?([eE][+-]?\d{1,3})?", re.ASCII)
 CANONICAL_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
-
 
 TIME_BOUNDS = (datetime(1990, 1, 1, tzinfo=UTC), datetime(2990, 1, 1, tzinfo=UTC))
 """Clamp times to this range so that date arithmetic cannot overflow."""
@@ -50,38 +43,46 @@ def normalize_timestamp(value: Any) -> str | None:
 
     The text is in UTC if it names no zone, and may end with ` UTC`, as in Envoy's webhooks.
     """
-    if not isinstance(value, str):
-        return None
     try:
-        time = datetime.fromisoformat(value.strip().upper().removesuffix("UTC").rstrip())
-        if CANONICAL_TIMESTAMP.fullmatch(value):
-            return value
-        return format_timestamp(time if time.tzinfo else time.replace(tzinfo=UTC))
-    except (OverflowError, ValueError):
+        if CANONICAL_TIMESTAMP.fullmatch(value) and datetime.fromisoformat(value):
+            return str(value)
+        text = value.strip().upper().removesuffix("UTC").rstrip()
+        return format_timestamp(_with_zone(datetime.fromisoformat(text)))
+    except (OverflowError, TypeError, ValueError):
         return None
 
 
 def parse_time(text: str) -> datetime:
-    """Return an ISO-8601 time, in UTC where it has no zone, clamped to `TIME_BOUNDS`."""
-    time = datetime.fromisoformat(text)
-    time = time if time.tzinfo else time.replace(tzinfo=UTC)
-    return min(max(time, TIME_BOUNDS[0]), TIME_BOUNDS[1])
+    """Return an ISO-8601 time, in UTC if it names no zone, clamped to `TIME_BOUNDS`."""
+    return min(max(_with_zone(datetime.fromisoformat(text)), TIME_BOUNDS[0]), TIME_BOUNDS[1])
 
 
-def needs_cleaning(body: bytes) -> bool:
-    """Return whether a JSON text may contain what `clean` removes."""
-    lowered = body.lower()
-    return any(word in lowered for word in SUSPECTS)
+def _with_zone(time: datetime) -> datetime:
+    return time if time.tzinfo else time.replace(tzinfo=UTC)
 
 
-def clean(value: Any) -> Any:
-    """Return decoded JSON without secrets, and without U+0000, which PostgreSQL refuses."""
+def without_secrets(value: Any) -> Any:
+    """Return decoded JSON without the properties that `SECRET_NAME` matches."""
     if isinstance(value, dict):
-        named = ((name.replace("\0", ""), inner) for name, inner in value.items())
-        return {name: clean(inner) for name, inner in named if not SECRET_NAME.search(name)}
+        names = [name for name in value if not SECRET_NAME.search(name)]
+        return {name: without_secrets(value[name]) for name in names}
+    return [without_secrets(inner) for inner in value] if isinstance(value, list) else value
+
+
+def without_nul(value: Any, changed: set[str], path: str = "") -> Any:
+    """Return decoded JSON without U+0000, which PostgreSQL refuses; add paths to `changed`."""
+    if isinstance(value, dict):
+        paths = [(f"{path}.{name}".lstrip("."), name) for name in value]
+        return {
+            without_nul(name, changed, inner): without_nul(value[name], changed, inner)
+            for inner, name in paths
+        }
     if isinstance(value, list):
-        return [clean(inner) for inner in value]
-    return value.replace("\0", "") if isinstance(value, str) else value
+        return [without_nul(inner, changed, path) for inner in value]
+    if not isinstance(value, str) or "\0" not in value:
+        return value
+    changed.add(path)
+    return value.replace("\0", "")
 
 
 class RecordConformer:
@@ -90,7 +91,7 @@ class RecordConformer:
     Attributes:
         unknown_properties: Paths of the properties that records had and no schema declares.
         mismatched_properties: Paths of the properties with a value that could not be converted.
-        hidden: Names of the `kept` properties that are not selected.
+        keeps_rest: Whether both are kept in `additionalFields`: it may be deselected.
     """
 
     def __init__(
@@ -99,7 +100,7 @@ class RecordConformer:
         *,
         declared: Sequence[Schema] = (),
         kept: Collection[str] = (),
-        flattened: bool = False,
+        flattened_levels: int = 0,
     ) -> None:
         """Compile a schema.
 
@@ -107,75 +108,59 @@ class RecordConformer:
             schema: The schema of what is selected.
             declared: Schemas before the selection. What they have and `schema` lacks is removed.
             kept: Root properties that are kept until `finish`, whether selected or not.
-            flattened: Whether records will be flattened, which needs an object in place of null.
+            flattened_levels: Levels of objects that will be flattened: they must not be null.
         """
         self.unknown_properties: set[str] = set()
         self.mismatched_properties: set[str] = set()
-        self._flattened = flattened
-        properties = {
-            name: x["properties"][name]
-            for x in declared
-            for name in kept
-            if name in x["properties"]
-        }
-        self.hidden = properties.keys() - schema["properties"].keys()
-        self._keeps_rest = ADDITIONAL_FIELDS in schema["properties"]
-        schema = {"properties": properties | schema["properties"]}
-        self._root = self._compile_object(schema, declared, "")
-        self._root.fields.pop(ADDITIONAL_FIELDS, None)
+        self._flattened_levels = flattened_levels
+        selected, declaring = schema["properties"], [x["properties"] for x in declared]
+        needed = {name: x[name] for x in declaring for name in kept if name in x}
+        self._hidden = needed.keys() - selected.keys()
+        self.keeps_rest = ADDITIONAL_FIELDS in selected
+        self._root = self._compile_object({"properties": needed | selected}, declared, "")
+        self._root.fields.pop(ADDITIONAL_FIELDS, None)  # if Envoy sends it, it is undeclared
 
     def conform(self, record: Record) -> Record:
         """Make `record` match the schema, and return it."""
         rest = self._root.split(record)
-        for name in self.hidden:
+        for name in self._hidden:
             rest.pop(name, None)
-        if self._keeps_rest:
+        if self.keeps_rest:
             record[ADDITIONAL_FIELDS] = rest or None
         return record
 
     def finish(self, record: Record) -> Record:
         """Remove what was kept of a conformed record, and return it."""
-        for name in self.hidden:
+        for name in self._hidden:
             record.pop(name, None)
         return record
 
     def _compile_object(self, schema: Schema, declared: Sequence[Schema], path: str) -> _Object:
-        properties = schema.get("properties", {})
-        outer = [other.get("properties", {}) for other in declared]
+        declaring = [x["properties"] for x in declared if "properties" in x]
+        fields = {
+            name: self._compile(inner, [x[name] for x in declaring if name in x], f"{path}{name}")
+            for name, inner in schema["properties"].items()
+            if not SECRET_NAME.search(name)
+        }
         return _Object(
-            fields={
-                name: self._compile(
-                    inner, [names[name] for names in outer if name in names], f"{path}{name}"
-                )
-                for name, inner in properties.items()
-            },
-            deselected={name for names in outer for name in names} - properties.keys(),
+            fields,
+            deselected=set().union(*declaring) - fields.keys(),
             is_open=bool(path) and bool(schema.get("additionalProperties")),
-            path=path,
-            unknown=self.unknown_properties,
+            is_flattened=path.count(".") <= self._flattened_levels and "[]" not in path,
+            report=lambda name: self.unknown_properties.add(f"{path}{name}"),
         )
 
     def _compile(self, schema: Schema, declared: Sequence[Schema], path: str) -> _Field:
-        options = [o for o in schema.get("anyOf", [schema]) if o.get("type") not in NULL_TYPES]
-        (schema, *others) = options or [{}]
-        types = schema.get("type", [])
-        kinds = {types} if isinstance(types, str) else set(types) - {"null"}
-        kind = "" if others or len(kinds) != 1 else kinds.pop()
-        mismatch = partial(self.mismatched_properties.add, path)
+        kind = _type_of(schema)
+        report = partial(self.mismatched_properties.add, path)
         if kind == "object" and "properties" in schema:
             inner = self._compile_object(schema, declared, f"{path}.")
-            # Flattening makes no columns of what is in an array.
-            empty = inner.empty if self._flattened and "[]" not in path else None
-            return _Field(frozenset(), partial(_to_object, inner, empty, mismatch))
+            return _Field(frozenset(), partial(_to_object, inner, report))
         if kind == "array":
             items = self._compile(schema.get("items", {}), [], f"{path}[]")
-            return _Field(frozenset({type(None)}), partial(_to_array, items))
-        if schema.get("format") == "date-time" and kind == "string":
-            kind = "date-time"
-        if kind not in SCALARS:
-            return _Field(frozenset(), lambda value: (value, None))
-        plain, convert = SCALARS[kind]
-        return _Field(plain, partial(_to_scalar, convert, mismatch))
+            return _Field(PLAIN_NULL, partial(_to_array, items))
+        plain, convert = SCALARS.get(kind, (PLAIN_NULL, without_secrets))
+        return _Field(plain, partial(_to_scalar, convert, report))
 
 
 class _Field(NamedTuple):
@@ -191,8 +176,8 @@ class _Object(NamedTuple):
     fields: dict[str, _Field]
     deselected: set[str]  # are declared
     is_open: bool  # may have other properties
-    path: str  # with a dot at its end; empty for the record
-    unknown: set[str]  # receives paths of what is not declared
+    is_flattened: bool  # must not be null
+    report: Callable[[str], None]  # receives the names of undeclared properties
 
     def split(self, value: Record) -> Record:
         """Make an object match, in place, and return what does not fit, under its names."""
@@ -206,29 +191,35 @@ class _Object(NamedTuple):
                 if left is not None:
                     rest[name] = left
         for name in others:
-            if name in self.deselected:
-                del value[name]
-            elif not self.is_open:
-                rest[name] = value.pop(name)
-                self.unknown.add(f"{self.path}{name}")
+            inner = value.pop(name)
+            if name in self.deselected or SECRET_NAME.search(name):
+                continue
+            if self.is_open:
+                value[name] = without_secrets(inner)
+            else:
+                rest[name] = without_secrets(inner)
+                self.report(name)
         return rest
 
-    def empty(self) -> Record:
-        """Return the object with all properties null."""
-        value: Record = dict.fromkeys(self.fields)
-        self.split(value)
-        return value
+
+def _type_of(schema: Schema) -> str:
+    """Return the one type beside null, `date-time` for such text, or nothing."""
+    types = schema.get("type", [])
+    types = {types} if isinstance(types, str) else set(types) - {"null"}
+    kind = types.pop() if len(types) == 1 else ""
+    return "date-time" if kind == "string" and schema.get("format") == "date-time" else kind
 
 
-def _to_object(
-    inner: _Object, empty: Callable[[], Record] | None, mismatch: Callable[[], None], value: Any
-) -> tuple[Any, Any]:
+def _to_object(inner: _Object, report: Callable[[], None], value: Any) -> tuple[Record | None, Any]:
     if isinstance(value, dict):
         return value, inner.split(value) or None
     if value is not None:
-        mismatch()
+        report()
+    empty = dict.fromkeys(inner.fields) if inner.is_flattened else None
+    if empty:
+        inner.split(empty)
     # What does not fit may contain what is deselected.
-    return empty() if empty else None, None if inner.deselected else value
+    return empty, None if inner.deselected else without_secrets(value)
 
 
 def _to_array(item: _Field, value: Any) -> tuple[list[Any], list[Any] | None]:
@@ -239,11 +230,11 @@ def _to_array(item: _Field, value: Any) -> tuple[list[Any], list[Any] | None]:
 
 
 def _to_scalar(
-    convert: Callable[[Any], Any], mismatch: Callable[[], None], value: Any
+    convert: Callable[[Any], Any], report: Callable[[], None], value: Any
 ) -> tuple[Any, Any]:
     if (converted := convert(value)) is None and value is not None:
-        mismatch()
-        return None, value
+        report()
+        return None, without_secrets(value)
     return converted, None
 
 
@@ -262,22 +253,22 @@ def _to_number(value: Any) -> int | float | None:
 
 def _to_integer(value: Any) -> int | None:
     number = value if isinstance(value, float) else _to_number(value)
-    return int(number) if number is not None and number == int(number) else None
+    return int(number) if number is not None and float(number).is_integer() else None
 
 
 def _to_string(value: Any) -> str:
-    return msgspec.json.encode(value).decode()
+    return msgspec.json.encode(without_secrets(value)).decode()
 
 
-NULL_TYPES = ("null", ["null"])
+PLAIN_NULL = frozenset({type(None)})
 
 SCALARS: dict[str, tuple[frozenset[type], Callable[[Any], Any]]] = {
-    "boolean": (frozenset({type(None), bool}), to_boolean),
-    "date-time": (frozenset({type(None)}), normalize_timestamp),
-    "integer": (frozenset({type(None), int}), _to_integer),
-    "number": (frozenset({type(None), int, float}), _to_number),
-    "object": (frozenset({type(None), dict}), lambda _: None),
-    "string": (frozenset({type(None), str}), _to_string),
+    "boolean": (PLAIN_NULL | {bool}, to_boolean),
+    "date-time": (PLAIN_NULL, normalize_timestamp),
+    "integer": (PLAIN_NULL | {int}, _to_integer),
+    "number": (PLAIN_NULL | {int, float}, _to_number),
+    "object": (PLAIN_NULL, lambda value: without_secrets(value) if type(value) is dict else None),
+    "string": (PLAIN_NULL | {str}, _to_string),
 }
 """For each type of JSON Schema, the types that need no conversion, and the converter.
 

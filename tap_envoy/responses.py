@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from tap_envoy.exceptions import (
     redirect_host,
 )
 from tap_envoy.pagination import Page
-from tap_envoy.records import clean, needs_cleaning
+from tap_envoy.records import without_nul
 from tap_envoy.session import parse_retry_after
 
 if TYPE_CHECKING:
@@ -57,7 +58,11 @@ ERROR_STATUS = re.compile(r"\s*([3-5]\d\d)\b", re.ASCII)
 
 
 def read_page(
-    response: requests.Response, path: str, scopes: Sequence[str], authenticator: Authenticator
+    response: requests.Response,
+    path: str,
+    scopes: Sequence[str],
+    authenticator: Authenticator,
+    cleaned: set[str],
 ) -> Page:
     """Return the page that a response holds; an unexpected response is never an empty list.
 
@@ -66,6 +71,7 @@ def read_page(
         path: The path that was requested, for messages.
         scopes: The scopes that it requires.
         authenticator: What the request was authenticated with.
+        cleaned: Receives the paths of the properties from which U+0000 was removed.
 
     Raises:
         TransientError: If the request may succeed later.
@@ -84,9 +90,10 @@ def read_page(
         raise _refusal(response, status, excerpt(payload, authenticator.secrets), names)
     if payload is None:
         raise TransientError(f"Envoy returned a body that is not JSON; {PROXY}.")
-    if needs_cleaning(response.content):
-        payload = clean(payload)
-    return _parse_page(payload, authenticator.secrets)
+    page = _parse_page(payload, authenticator.secrets)
+    if b"\\u0000" in response.content:
+        return replace(page, records=without_nul(page.records, cleaned))
+    return page
 
 
 def _refusal(

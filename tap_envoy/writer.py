@@ -72,7 +72,7 @@ class BufferedMessageWriter(MsgSpecWriter):
             self._held_versions.append(message)
             return
         if isinstance(message, SchemaMessage):
-            self._held_versions, self.record_error = [], None
+            self.record_error = None
         elif isinstance(message, StateMessage):
             message = StateMessage(_bookmarks(message.value))
         is_record = isinstance(message, RecordMessage)
@@ -90,7 +90,12 @@ class BufferedMessageWriter(MsgSpecWriter):
     def release_versions(self) -> None:
         """Write the ACTIVATE_VERSION messages held back: their stream is complete."""
         self._buffer += encoder.encode_lines([x.to_dict() for x in self._held_versions])
+        self.discard_versions()
         self.flush()
+
+    def discard_versions(self) -> None:
+        """Forget the ACTIVATE_VERSION messages held back: their stream has failed."""
+        self._held_versions.clear()
 
     def flush(self) -> None:
         """Write the buffered lines to stdout; blocks while the target does not read.
