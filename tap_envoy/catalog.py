@@ -45,7 +45,7 @@ def parse_catalog(value: Mapping[str, Any]) -> Catalog:
 
 def _with_metadata(stream: Mapping[str, Any]) -> dict[str, Any]:
     """Return an entry whose metadata has what other tools write elsewhere, or by other names."""
-    schema = stream.get("schema") or {}
+    schema = _without_any_of(stream.get("schema") or {})
     metadata = {tuple(e["breadcrumb"]): dict(e["metadata"]) for e in stream.get("metadata") or ()}
     places = {("properties", name): x for name, x in (schema.get("properties") or {}).items()}
     for breadcrumb, place in [((), stream), ((), schema), *places.items()]:
@@ -60,6 +60,23 @@ def _with_metadata(stream: Mapping[str, Any]) -> dict[str, Any]:
     replication = {name: root.get(name.replace("_", "-")) or stream.get(name) for name in names}
     items = [{"breadcrumb": list(x), "metadata": y} for x, y in metadata.items()]
     return {**stream, "schema": schema, "metadata": items, **replication}
+
+
+def _without_any_of(schema: Any) -> Any:
+    """Return a schema with null as a type instead of `anyOf`: flattening drops such columns."""
+    if isinstance(schema, list):
+        return [_without_any_of(inner) for inner in schema]
+    if not isinstance(schema, dict):
+        return schema
+    schema = {name: _without_any_of(inner) for name, inner in schema.items()}
+    options = schema.get("anyOf")
+    others = [x for x in options if x != {"type": "null"}] if isinstance(options, list) else []
+    if len(others) == 1 and "type" in others[0]:
+        del schema["anyOf"]
+        types = others[0]["type"]
+        types = [types] if isinstance(types, str) else types
+        schema |= others[0] | {"type": [*types, "null"]}
+    return schema
 
 
 def check_catalog(catalog: Catalog, streams: Mapping[str, Stream]) -> Iterator[str]:
