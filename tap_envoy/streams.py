@@ -1,14 +1,14 @@
 """The streams: one short declarative class for each list endpoint of Envoy's v1 API.
 
-Properties, scopes and filters are those of Envoy's documentation, or were seen in other clients
-(envoy-api, sections 1.5, 2 and 3). All properties but `id` may be null. Fields that are not
-declared are in `additionalFields`; therefore declared objects are closed, but for those in arrays.
+Properties, scopes and filters are those of Envoy's documentation, or were seen in other clients.
+All properties but `id` may be null. Fields that are not declared are in `additionalFields`;
+therefore declared objects are closed, but for those in arrays.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from singer_sdk import typing as th
 
@@ -16,31 +16,34 @@ from tap_envoy.client import EnvoyStream
 from tap_envoy.records import ADDITIONAL_FIELDS
 from tap_envoy.slices import OVERLAP, Slicer
 
-CREATED_AT = th.Property("createdAt", th.DateTimeType, description="When it was created.")
-UPDATED_AT = th.Property("updatedAt", th.DateTimeType, description="When it was last changed.")
-LOCATION_ID = th.Property("locationId", th.StringType, description="Id of the location.")
-FLOW_ID = th.Property("flowId", th.StringType, description="Id of the sign-in flow.")
-ARRIVAL = th.Property(
-    "expectedArrivalAt", th.DateTimeType, description="When the person is expected."
-)
-DEPARTURE = th.Property(
-    "expectedDepartureAt", th.DateTimeType, description="When the person is expected to leave."
-)
-PERSON = (
-    th.Property("name", th.StringType, description="Name. Personal data."),
-    th.Property("email", th.StringType, description="Email address. Personal data."),
-)
-CUSTOM_FIELDS = th.Property(
-    "customFields",
-    th.ArrayType(
-        th.ObjectType(
-            th.Property("field", th.StringType, description="The question."),
-            th.Property("value", th.StringType, description="The answer. Personal data."),
-            additional_properties=True,
-        )
-    ),
-    description="Answers to the company's questions. Personal data.",
-)
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def _of(kind: Any) -> Callable[[str, str], th.Property[Any]]:
+    """Return a function that declares a property of a type by its name and description."""
+    return lambda name, description: th.Property(name, kind, description=description)
+
+
+_string, _boolean, _integer = _of(th.StringType), _of(th.BooleanType), _of(th.IntegerType)
+_number, _timestamp = _of(th.NumberType), _of(th.DateTimeType)
+_strings = _of(th.ArrayType(th.StringType))
+
+
+def _object(name: str, description: str, *properties: th.Property[Any]) -> th.Property[Any]:
+    return _of(th.ObjectType(*properties, additional_properties=False))(name, description)
+
+
+def _objects(name: str, description: str, *properties: th.Property[Any]) -> th.Property[Any]:
+    item = th.ObjectType(*properties, additional_properties=True)
+    return _of(th.ArrayType(item))(name, description)
+
+
+def _schema(id_description: str, *properties: th.Property[Any]) -> dict[str, Any]:
+    """Return the schema of a stream: `id`, these properties, and `additionalFields`."""
+    key = th.Property("id", th.StringType, required=True, description=id_description)
+    return th.PropertiesList(key, *properties, ADDITIONAL).to_dict()
+
 
 ADDITIONAL = th.Property(
     ADDITIONAL_FIELDS,
@@ -51,20 +54,28 @@ ADDITIONAL = th.Property(
         "unexpected type. Null if there is nothing. May hold personal data."
     ),
 )
-
-
-def _object(*properties: th.Property[Any]) -> th.ObjectType:
-    """Return a closed object: what it does not declare is in `additionalFields`."""
-    return th.ObjectType(*properties, additional_properties=False)
-
-
-def _schema(*properties: th.Property[Any]) -> dict[str, Any]:
-    """Return a stream's schema: these properties and `additionalFields`."""
-    return th.PropertiesList(*properties, ADDITIONAL).to_dict()
+PERSON = (
+    _string("name", "Name. Personal data."),
+    _string("email", "Email address. Personal data."),
+)
+CUSTOM_FIELDS = _objects(
+    "customFields",
+    "Answers to the company's questions. Personal data.",
+    _string("field", "The question."),
+    _string("value", "The answer. Personal data."),
+)
+LOCATION_ID = _string("locationId", "Id of the location.")
+FLOW_ID = _string("flowId", "Id of the sign-in flow.")
+EXPECTED = (
+    _timestamp("expectedArrivalAt", "When the person is expected."),
+    _timestamp("expectedDepartureAt", "When the person is expected to leave."),
+)
+CREATED_AT = _timestamp("createdAt", "When it was created.")
+CHANGES = (CREATED_AT, _timestamp("updatedAt", "When it was last changed."))
 
 
 class LocationsStream(EnvoyStream):
-    """The company's workplaces."""
+    """The company's workplaces, with their addresses."""
 
     name = "locations"
     path = "/locations"
@@ -72,102 +83,80 @@ class LocationsStream(EnvoyStream):
     selected_by_default = True
     sort_params: ClassVar = {"sort": "createdAt", "order": "ASC"}
     schema = _schema(
-        th.Property("id", th.StringType, required=True, description="Id of the location."),
-        th.Property("name", th.StringType, description="Name that visitors see."),
-        th.Property("enabled", th.BooleanType, description="Whether the location is in use."),
-        th.Property("companyId", th.StringType, description="Id of the company."),
-        th.Property("locale", th.StringType, description="Language, such as `en`."),
-        th.Property("timezone", th.StringType, description="IANA name of the time zone."),
-        th.Property("logoUrl", th.StringType, description="URL of the logo."),
-        th.Property("capacityLimit", th.IntegerType, description="People allowed in at once."),
-        th.Property(
-            "scheduleAheadLimit",
-            th.NumberType,
-            description="How far ahead people may register; the unit is unknown.",
-        ),
-        CREATED_AT,
-        UPDATED_AT,
-        th.Property(
+        "Id of the location.",
+        _string("name", "Name that visitors see."),
+        _boolean("enabled", "Whether the location is in use."),
+        _string("companyId", "Id of the company."),
+        _string("locale", "Language, such as `en`."),
+        _string("timezone", "IANA name of the time zone."),
+        _string("logoUrl", "URL of the logo."),
+        _integer("capacityLimit", "People allowed in at once."),
+        _number("scheduleAheadLimit", "How far ahead people may register; the unit is unknown."),
+        *CHANGES,
+        _object(
             "address",
-            _object(
-                th.Property("line1", th.StringType, description="First line of the address."),
-                th.Property("line2", th.StringType, description="Second line of the address."),
-                th.Property("city", th.StringType, description="City."),
-                th.Property("state", th.StringType, description="State or region."),
-                th.Property("postalCode", th.StringType, description="Postal code."),
-                th.Property("country", th.StringType, description="Country."),
-                th.Property("latitude", th.NumberType, description="Degrees north."),
-                th.Property("longitude", th.NumberType, description="Degrees east."),
-            ),
-            description="Postal address and position.",
+            "Postal address and position.",
+            _string("line1", "First line of the address."),
+            _string("line2", "Second line of the address."),
+            _string("city", "City."),
+            _string("state", "State or region."),
+            _string("postalCode", "Postal code."),
+            _string("country", "Country."),
+            _number("latitude", "Degrees north."),
+            _number("longitude", "Degrees east."),
         ),
     )
 
 
 class CompaniesStream(EnvoyStream):
-    """The company."""
+    """The company and its subscriptions."""
 
     name = "companies"
     path = "/companies"
     scopes = ("companies.read",)
     schema = _schema(
-        th.Property("id", th.StringType, required=True, description="Id of the company."),
-        th.Property("name", th.StringType, description="Name of the company."),
-        th.Property(
-            "locationIds", th.ArrayType(th.StringType), description="Ids of its locations."
-        ),
-        th.Property(
-            "subscriptions",
-            th.ArrayType(th.ObjectType(additional_properties=True)),
-            description="What it subscribes to; the shape is not documented.",
-        ),
-        CREATED_AT,
-        UPDATED_AT,
+        "Id of the company.",
+        _string("name", "Name of the company."),
+        _strings("locationIds", "Ids of its locations."),
+        _objects("subscriptions", "What it subscribes to; the shape is not documented."),
+        *CHANGES,
     )
 
 
 class EmployeesStream(EnvoyStream):
-    """The employee directory."""
+    """The employee directory: names, email addresses, locations. Personal data."""
 
     name = "employees"
     path = "/employees"
     scopes = ("employees.read", "locations.read")
     sort_params: ClassVar = {"sort": "NAME", "order": "ASC"}
     schema = _schema(
-        th.Property("id", th.StringType, required=True, description="Id of the employee."),
+        "Id of the employee.",
         *PERSON,
-        th.Property(
-            "locationIds",
-            th.ArrayType(th.StringType),
-            description="Ids of the locations where the person works.",
-        ),
-        CREATED_AT,
-        UPDATED_AT,
+        _strings("locationIds", "Ids of the locations where the person works."),
+        *CHANGES,
     )
 
 
 class FlowsStream(EnvoyStream):
-    """Sign-in flows of visitors and employees."""
+    """Sign-in flows for visitors and employees."""
 
     name = "flows"
     path = "/flows"
     scopes = ("flows.read",)
     sort_params: ClassVar = {"sort": "CREATED_AT", "order": "ASC"}
     schema = _schema(
-        th.Property("id", th.StringType, required=True, description="Id of the flow."),
-        th.Property("name", th.StringType, description="Name of the flow."),
-        th.Property(
-            "type", th.StringType, description="Who signs in, such as `VISITOR` or `EMPLOYEE`."
-        ),
-        th.Property("enabled", th.BooleanType, description="Whether the flow is in use."),
+        "Id of the flow.",
+        _string("name", "Name of the flow."),
+        _string("type", "Who signs in, such as `VISITOR` or `EMPLOYEE`."),
+        _boolean("enabled", "Whether the flow is in use."),
         LOCATION_ID,
-        CREATED_AT,
-        UPDATED_AT,
+        *CHANGES,
     )
 
 
 class EntriesStream(EnvoyStream):
-    """Visitors who signed in."""
+    """Visitors who signed in, and when they signed out. Personal data."""
 
     name = "entries"
     path = "/entries"
@@ -176,40 +165,24 @@ class EntriesStream(EnvoyStream):
     sort_params: ClassVar = {"sort": "SIGNED_IN_AT", "order": "ASC"}
     slicer = Slicer("signedInAt", "signedInAtAfter", "signedInAtBefore")
     schema = _schema(
-        th.Property("id", th.StringType, required=True, description="Id of the entry."),
-        th.Property("fullName", th.StringType, description="Name of the visitor. Personal data."),
-        th.Property(
-            "email", th.StringType, description="Email address of the visitor. Personal data."
-        ),
-        th.Property(
-            "isDelivery", th.BooleanType, description="Whether a delivery was made, not a visit."
-        ),
-        th.Property(
-            "agreementsStatus",
-            th.StringType,
-            description="Whether the visitor signed the agreements.",
-        ),
+        "Id of the entry.",
+        _string("fullName", "Name of the visitor. Personal data."),
+        _string("email", "Email address of the visitor. Personal data."),
+        _boolean("isDelivery", "Whether a delivery was made, not a visit."),
+        _string("agreementsStatus", "Whether the visitor signed the agreements."),
         CUSTOM_FIELDS,
         FLOW_ID,
         LOCATION_ID,
-        th.Property("signedInAt", th.DateTimeType, description="When the visitor signed in."),
-        th.Property(
-            "signedInVia",
-            th.StringType,
-            description="Where the visitor signed in, such as a kiosk.",
-        ),
-        th.Property(
-            "signedOutAt",
-            th.DateTimeType,
-            description="When the visitor signed out; null while on site.",
-        ),
-        th.Property("signedOutVia", th.StringType, description="Where the visitor signed out."),
+        _timestamp("signedInAt", "When the visitor signed in."),
+        _string("signedInVia", "Where the visitor signed in, such as a kiosk."),
+        _timestamp("signedOutAt", "When the visitor signed out; null while on site."),
+        _string("signedOutVia", "Where the visitor signed out."),
         CREATED_AT,
     )
 
 
 class InvitesStream(EnvoyStream):
-    """Visitors who are, or were, expected."""
+    """Visitors who are or were expected, and their hosts. Personal data."""
 
     name = "invites"
     path = "/invites"
@@ -218,80 +191,53 @@ class InvitesStream(EnvoyStream):
     sort_params: ClassVar = {"sort": "CREATED_AT", "order": "ASC"}
     slicer = Slicer("createdAt", "createdAtAfter", "createdAtBefore")
     schema = _schema(
-        th.Property("id", th.StringType, required=True, description="Id of the invite."),
-        th.Property("type", th.StringType, description="Type of invite."),
-        ARRIVAL,
-        DEPARTURE,
-        th.Property("approvalStatus", th.StringType, description="Whether the visit was approved."),
+        "Id of the invite.",
+        _string("type", "Type of invite."),
+        *EXPECTED,
+        _string("approvalStatus", "Whether the visit was approved."),
         FLOW_ID,
         LOCATION_ID,
-        th.Property("notes", th.StringType, description="Notes of the host. Personal data."),
-        th.Property(
-            "invitee",
-            _object(*PERSON),
-            description="Who is invited. Personal data.",
-        ),
-        th.Property(
-            "host",
-            _object(*PERSON),
-            description="Who invites. Personal data.",
-        ),
+        _string("notes", "Notes of the host. Personal data."),
+        _object("invitee", "Who is invited. Personal data.", *PERSON),
+        _object("host", "Who invites. Personal data.", *PERSON),
         CUSTOM_FIELDS,
-        th.Property(
-            "sendEmailToInvitee", th.BooleanType, description="Whether the invitee gets an email."
-        ),
-        th.Property(
-            "photoUrl", th.StringType, description="URL of the invitee's picture. Personal data."
-        ),
-        th.Property(
-            "recurringInviteId", th.StringType, description="Id that the invites of a series share."
-        ),
-        CREATED_AT,
-        UPDATED_AT,
+        _boolean("sendEmailToInvitee", "Whether the invitee gets an email."),
+        _string("photoUrl", "URL of the invitee's picture. Personal data."),
+        _string("recurringInviteId", "Id that the invites of a series share."),
+        *CHANGES,
     )
 
 
 class WorkSchedulesStream(EnvoyStream):
-    """Employees who registered to come in."""
+    """Employees who registered to come in, and when they came. Personal data."""
 
     name = "work_schedules"
     path = "/work-schedules"
     scopes = ("work-schedules.read", "employees.read")
     replication_key = "createdAt"
-    # That these filters work as query parameters is inferred: if not, the list is read as a whole.
-    slicer = Slicer("createdAt", start_param="createdAtAfter", end_param="createdAtBefore")
+    slicer = Slicer("createdAt", "createdAtAfter", "createdAtBefore")
     schema = _schema(
-        th.Property("id", th.StringType, required=True, description="Id of the work schedule."),
-        ARRIVAL,
-        DEPARTURE,
-        th.Property("arrivedAt", th.DateTimeType, description="When the person arrived."),
-        th.Property("departedAt", th.DateTimeType, description="When the person left."),
+        "Id of the work schedule.",
+        *EXPECTED,
+        _timestamp("arrivedAt", "When the person arrived."),
+        _timestamp("departedAt", "When the person left."),
         FLOW_ID,
         LOCATION_ID,
-        th.Property("status", th.StringType, description="Status of the registration."),
-        th.Property(
-            "reservations",
-            th.ArrayType(th.ObjectType(additional_properties=True)),
-            description="What is booked for the day; the shape is not documented.",
-        ),
-        th.Property(
+        _string("status", "Status of the registration."),
+        _objects("reservations", "What is booked for the day; the shape is not documented."),
+        _object(
             "scheduledFor",
-            _object(
-                th.Property("id", th.StringType, description="Id of the person."),
-                th.Property(
-                    "type", th.StringType, description="Type of person, such as an employee."
-                ),
-                *PERSON,
-            ),
-            description="Who comes in. Personal data.",
+            "Who comes in. Personal data.",
+            _string("id", "Id of the person."),
+            _string("type", "Type of person, such as an employee."),
+            *PERSON,
         ),
-        CREATED_AT,
-        UPDATED_AT,
+        *CHANGES,
     )
 
 
 class ReservationsStream(EnvoyStream):
-    """Desks and other spaces that are, or were, booked."""
+    """Bookings of desks and other spaces, past and future. Personal data."""
 
     name = "reservations"
     path = "/reservations"
@@ -309,65 +255,44 @@ class ReservationsStream(EnvoyStream):
         max_window=timedelta(days=30) - 2 * OVERLAP,
     )
     schema = _schema(
-        th.Property(
-            "id",
-            th.StringType,
-            required=True,
-            description="Id of the reservation, such as `d-508579`.",
-        ),
-        th.Property(
-            "reservedBy",
-            _object(*PERSON),
-            description="Who booked it. Personal data.",
-        ),
-        th.Property(
+        "Id of the reservation, such as `d-508579`.",
+        _object("reservedBy", "Who booked it. Personal data.", *PERSON),
+        _object(
             "space",
-            _object(
-                th.Property("id", th.StringType, description="Id of the space."),
-                th.Property("name", th.StringType, description="Name of the space."),
-                th.Property("floorId", th.StringType, description="Id of the floor."),
-            ),
-            description="What is booked.",
+            "What is booked.",
+            _string("id", "Id of the space."),
+            _string("name", "Name of the space."),
+            _string("floorId", "Id of the floor."),
         ),
-        th.Property("startTime", th.DateTimeType, description="When it begins."),
-        th.Property("endTime", th.DateTimeType, description="When it ends."),
+        _timestamp("startTime", "When it begins."),
+        _timestamp("endTime", "When it ends."),
     )
 
 
 class SpacesStream(EnvoyStream):
-    """Desks and rooms that can be booked."""
+    """Desks and rooms, and who they are assigned to. Personal data."""
 
     name = "spaces"
     path = "/spaces"
     scopes = ("spaces.read",)
-    # Without `type` only desks are returned (seen in a client).
-    slicer = Slicer(variants=({}, {"type": "ROOM"}))
+    slicer = Slicer(variants=({}, {"type": "ROOM"}))  # without `type` only desks are returned
     schema = _schema(
-        th.Property(
-            "id", th.StringType, required=True, description="Id of the space, such as `d-4953139`."
-        ),
-        th.Property("name", th.StringType, description="Name of the space."),
+        "Id of the space, such as `d-4953139`.",
+        _string("name", "Name of the space."),
         LOCATION_ID,
-        th.Property("floorId", th.StringType, description="Id of the floor."),
-        th.Property("isAvailable", th.BooleanType, description="Whether it can be booked."),
-        th.Property(
-            "assignedTo",
-            th.StringType,
-            description="Who it is assigned to; an object is given as its JSON. Personal data.",
-        ),
+        _string("floorId", "Id of the floor."),
+        _boolean("isAvailable", "Whether it can be booked."),
+        _string("assignedTo", "Who it is assigned to; an object is given as JSON. Personal data."),
     )
 
 
 class DesksStream(EnvoyStream):
-    """Desks, as the endpoint that Envoy added in 2023 lists them."""
+    """Desks, from an endpoint that Envoy added in 2023; most of it is in `additionalFields`."""
 
     name = "desks"
     path = "/desks"
     scopes = ("spaces.read",)  # inferred: creating a desk needs it
-    schema = _schema(
-        th.Property("id", th.StringType, required=True, description="Id of the desk."),
-        th.Property("name", th.StringType, description="Name of the desk."),
-    )
+    schema = _schema("Id of the desk.", _string("name", "Name of the desk."))
 
 
 STREAMS: tuple[type[EnvoyStream], ...] = (
