@@ -1,0 +1,161 @@
+"""Random rows, selections and flattening: every record matches its SCHEMA, and nothing is lost."""
+
+import io
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from tap_envoy.records import format_timestamp
+from tap_envoy.tap import TapEnvoy
+from tests.sandbox import Envoy
+from tests.sandbox.server import Stage
+
+Path = tuple[str, ...]
+
+CATALOG = TapEnvoy(validate_config=False).catalog_dict
+NOW = datetime.now(UTC)
+REST = ("additionalFields",)
+SECRETS = ("secretToken", "registrationURL", "WiFiPassword", "api_token", "sec\0ret")
+KINDS: dict[str, Callable[[int], Any]] = {
+    "text": lambda n: f"text {n}",
+    "nul": lambda n: f"te\0xt {n}",
+    "integer": lambda n: n,
+    "float": lambda n: n + 0.5,
+    "numeric text": str,
+    "time": lambda n: format_timestamp(NOW + timedelta(milliseconds=n)),
+    "true": lambda _: True,
+    "null": lambda _: None,
+}
+"""Scalars, each unique but for the last two."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A stream of the catalog, its rows, and how it is read."""
+
+    stream: dict[str, Any] = field(repr=False)
+    rows: list[dict[str, Any]]
+    deselected: set[Path]
+    separator: str | None
+    depth: int
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {
+            "flattening_enabled": self.separator is not None,
+            "flattening_max_depth": self.depth,
+            "flattening_separator": self.separator or "",
+            "start_date": (NOW - timedelta(days=3)).isoformat(),
+            "lookahead_days": 1,
+            "requests_per_second": 1000,
+        }
+
+    @property
+    def catalog(self) -> dict[str, Any]:
+        metadata = [
+            {**part, "metadata": part["metadata"] | {"selected": path not in self.deselected}}
+            for part, path in zip(self.stream["metadata"], paths(self.stream), strict=True)
+        ]
+        return {"streams": [{**self.stream, "metadata": metadata}]}
+
+    def expected(self, row: dict[str, Any]) -> set[tuple[Path, str]]:
+        """Return the scalars of a row that must come out, each with the names that lead to it."""
+        # In place of an object, anything may be what is deselected of it.
+        objects = {path[0] for path in self.deselected if len(path) > 1}
+        kept = {x: y for x, y in row.items() if x not in objects or isinstance(y, dict)}
+        return {
+            (path, value)
+            for path, value in leaves(kept)
+            if not {path[:1], path[:2]} & self.deselected and not {*path} & {"secret", *SECRETS}
+        }
+
+    def found(self, record: dict[str, Any]) -> set[tuple[Path, str]]:
+        """Return the scalars of a record, without the `additionalFields` before their path."""
+        columns = {(self.separator or "").join(path): path for path in paths(self.stream)}
+        nested = ((columns.get(p[0], p[:1]) + p[1:], value) for p, value in leaves(record))
+        return {(p[1:] if p[:1] == REST else p, value) for p, value in nested}
+
+
+def paths(stream: dict[str, Any]) -> list[Path]:
+    return [tuple(part["breadcrumb"][1::2]) for part in stream["metadata"]]
+
+
+def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Yield the unique scalars of a value, also of JSON in a text, with the names before them."""
+    if isinstance(value, str) and value[:1] in {"{", "["}:
+        value = json.loads(value)
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from leaves(inner, (*path, name.replace("\0", "")))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from leaves(inner, path)
+    elif value is not None and value is not True:
+        yield path, str(value).replace("\0", "")
+
+
+def fill(value: Any, numbers: Iterator[int]) -> Any:
+    """Replace the names of kinds by unique values."""
+    if isinstance(value, dict):
+        return {name: fill(inner, numbers) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [fill(inner, numbers) for inner in value]
+    return KINDS[value](next(numbers))
+
+
+@st.composite
+def cases(draw: st.DrawFn) -> Case:
+    stream = draw(st.sampled_from(CATALOG["streams"]))
+    key = stream.get("replication_key", "createdAt")
+    declared = [path[-1] for path in paths(stream) if path]
+    letters = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
+    names = st.sampled_from([*declared, *SECRETS, "n\0ew"]) | st.text(letters, max_size=3)
+    values = st.recursive(
+        st.sampled_from(sorted(KINDS)),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
+        max_leaves=8,
+    )
+    rows = draw(st.lists(st.dictionaries(names, values, max_size=12), min_size=1, max_size=5))
+    numbers, fixed = itertools.count(1000), dict.fromkeys(("createdAt", key), "time")
+    rows = [fill({**row, "id": "text", **fixed}, numbers) for row in rows]
+    optional = set(paths(stream)) - {(), ("id",), (key,)}
+    deselected = draw(st.sets(st.sampled_from(sorted(optional)), max_size=4))
+    separator = draw(st.sampled_from([None, "__", ".", "", "-:-"]))
+    return Case(stream, rows, deselected, separator, draw(st.integers(1, 2)))
+
+
+def read(stage: Stage, address: str, case: Case) -> list[dict[str, Any]]:
+    """Run the tap in this process; return its messages."""
+    envoy = stage.envoy = Envoy()
+    envoy.rows[case.stream["tap_stream_id"]] = case.rows
+    config = {"api_key": envoy.api_key, "api_url": f"{address}/v1", **case.config}
+    out = io.TextIOWrapper(io.BytesIO())
+    with redirect_stdout(out):
+        assert TapEnvoy(config=config, catalog=case.catalog).run() == 0
+    return [json.loads(line) for line in out.buffer.getvalue().splitlines()]
+
+
+@settings(max_examples=100)
+@given(case=cases())
+def test_random_rows_match_their_schema_and_come_out_complete(
+    stage: tuple[Stage, str], case: Case
+) -> None:
+    messages = read(*stage, case)
+    (schema,) = [m["schema"] for m in messages if m["type"] == "SCHEMA"]
+    validator = Draft202012Validator(schema)
+    records = {m["record"]["id"]: m["record"] for m in messages if m["type"] == "RECORD"}
+    assert len(records) == len(case.rows)
+    for row in case.rows:
+        record, expected = records[row["id"]], case.expected(row)
+        validator.validate(record)
+        assert record.keys() <= schema["properties"].keys()
+        found = case.found(record)
+        assert found <= expected if REST in case.deselected else found == expected
