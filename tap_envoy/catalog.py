@@ -6,17 +6,13 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from singer_sdk.singerlib import Catalog, Schema
-from singer_sdk.singerlib.catalog import (
-    REPLICATION_FULL_TABLE,
-    REPLICATION_INCREMENTAL,
-    Metadata,
-    StreamMetadata,
-)
+from singer_sdk.singerlib.catalog import REPLICATION_FULL_TABLE, REPLICATION_INCREMENTAL, Metadata
 
 from tap_envoy.exceptions import EnvoyError, list_names, printable
 from tap_envoy.records import format_timestamp, normalize_timestamp
 
 if TYPE_CHECKING:
+    import logging
     from collections.abc import Iterator, Mapping
 
     from singer_sdk import Stream
@@ -28,14 +24,14 @@ CLOCK_TOLERANCE = timedelta(days=1)
 RESET = "reset the state (`meltano state clear`, or the file of --state) to read all again"
 
 
-def parse_catalog(value: Mapping[str, Any]) -> Catalog:
-    """Return a catalog.
+def parse_catalog(value: Mapping[str, Any], logger: logging.Logger) -> Catalog:
+    """Return a catalog; log a warning where two places in it disagree.
 
     Raises:
         EnvoyError: If `value` is none, or does not say clearly what it selects.
     """
     try:
-        streams = [_with_metadata(stream) for stream in value["streams"]]
+        streams = [_with_metadata(stream, logger) for stream in value["streams"]]
         return Catalog.from_dict({"streams": streams})
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         raise EnvoyError(
@@ -43,21 +39,37 @@ def parse_catalog(value: Mapping[str, Any]) -> Catalog:
         ) from None
 
 
-def _with_metadata(stream: Mapping[str, Any]) -> dict[str, Any]:
+def _with_metadata(stream: Mapping[str, Any], logger: logging.Logger) -> dict[str, Any]:
     """Return an entry whose metadata has what other tools write elsewhere, or by other names."""
+    stream_name = printable(stream["tap_stream_id"])
     schema = _without_any_of(stream.get("schema") or {})
-    metadata = {tuple(e["breadcrumb"]): dict(e["metadata"]) for e in stream.get("metadata") or ()}
-    places = {("properties", name): x for name, x in (schema.get("properties") or {}).items()}
-    for breadcrumb, place in [((), stream), ((), schema), *places.items()]:
-        if place.get("selected") is not None:
-            metadata.setdefault(breadcrumb, {}).setdefault("selected", place["selected"])
+    metadata: dict[tuple[str, ...], dict[str, Any]] = {
+        tuple(x["breadcrumb"]): {k: v for k, v in x["metadata"].items() if v is not None}
+        for x in stream.get("metadata") or ()
+    }
+    places = [((), stream), *_subschemas(schema)]
+    for place in [*metadata.values(), *(place for _, place in places)]:
+        for key in ("selected", "selected-by-default"):
+            if place.get(key) not in (None, True, False):
+                raise EnvoyError(f"--catalog: `{key}` of {stream_name} must be true or false.")
+    for breadcrumb, place in places:
+        if (is_selected := place.get("selected")) is not None:
+            found = metadata.setdefault(breadcrumb, {})
+            if found.setdefault("selected", is_selected) != is_selected:
+                found["selected"] = False
+                name = printable(".".join([stream_name, *breadcrumb[1::2]]))
+                logger.warning(
+                    "--catalog: %s is both selected and deselected; leaving it out.", name
+                )
     # Without a root, the SDK selects a stream, but none of its properties.
     root = metadata.setdefault((), {"selected": True})
-    if any(x.get("selected") not in {None, True, False} for x in metadata.values()):
-        name = printable(stream["tap_stream_id"])
-        raise EnvoyError(f"--catalog: `selected` of {name} must be true or false.")
-    names = ("replication_method", "replication_key")
-    replication = {name: root.get(name.replace("_", "-")) or stream.get(name) for name in names}
+    replication = {}
+    for key in ("replication-method", "replication-key"):
+        name = key.replace("-", "_")
+        if len({root.get(key), stream.get(name)} - {None}) > 1:
+            text = "--catalog: the entry of %s and its metadata disagree on `%s`; using the latter."
+            logger.warning(text, stream_name, key)
+        replication[name] = root.get(key, stream.get(name))
     items = [{"breadcrumb": list(x), "metadata": y} for x, y in metadata.items()]
     return {**stream, "schema": schema, "metadata": items, **replication}
 
@@ -77,6 +89,14 @@ def _without_any_of(schema: Any) -> Any:
         types = [types] if isinstance(types, str) else types
         schema |= others[0] | {"type": [*types, "null"]}
     return schema
+
+
+def _subschemas(
+    schema: Mapping[str, Any], breadcrumb: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    yield breadcrumb, schema
+    for name, inner in (schema.get("properties") or {}).items():
+        yield from _subschemas(inner, (*breadcrumb, "properties", name))
 
 
 def check_catalog(catalog: Catalog, streams: Mapping[str, Stream]) -> Iterator[str]:
@@ -105,13 +125,11 @@ def check_catalog(catalog: Catalog, streams: Mapping[str, Stream]) -> Iterator[s
 
 
 def _set_replication(entry: CatalogEntry, stream: Stream) -> None:
-    root = entry.metadata[()]
-    forced = root.forced_replication_method if isinstance(root, StreamMetadata) else None
-    method = entry.replication_method or forced
+    root, key = entry.metadata.root, stream.replication_key
+    method = entry.replication_method or root.forced_replication_method
     if method == REPLICATION_FULL_TABLE:
-        entry.replication_key = root.replication_key = None  # type: ignore[union-attr]
+        entry.replication_key = root.replication_key = None
         return
-    key = stream.replication_key
     is_possible = method in {None, REPLICATION_INCREMENTAL} if key else method is None
     if not is_possible or entry.replication_key not in {None, key}:
         allowed = f" or INCREMENTAL by `{key}`" if key else ""
@@ -126,14 +144,15 @@ def _complete(entry: CatalogEntry, stream: Stream) -> None:
     """Add the schema and the primary key that a short, hand-written entry leaves out."""
     own = Schema.from_dict(stream.schema).properties or {}
     properties = entry.schema.properties = entry.schema.properties or own
-    root = entry.metadata[()]
-    for name in {*stream.primary_keys, *filter(None, [stream.replication_key])}:
+    keys = entry.key_properties or entry.metadata.root.table_key_properties or stream.primary_keys
+    if unknown := set(keys) - own.keys():
+        names = list_names(unknown)
+        raise EnvoyError(f"--catalog: `key_properties` of {stream.name} are unknown: {names}.")
+    for name in {*keys, *stream.primary_keys, *filter(None, [stream.replication_key])}:
         properties.setdefault(name, own[name])
         metadata = entry.metadata.setdefault(("properties", name), Metadata())
         metadata.inclusion = Metadata.InclusionType.AUTOMATIC  # a target needs it
-    if not (entry.key_properties or getattr(root, "table_key_properties", None)):
-        entry.key_properties = stream.primary_keys
-    entry.stream = stream.name
+    entry.key_properties, entry.stream = keys, stream.name
 
 
 def unwrap_state(value: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,12 +168,14 @@ def unwrap_state(value: Mapping[str, Any]) -> dict[str, Any]:
         if "bookmarks" not in value and isinstance(value.get(wrapper), dict):
             value = value[wrapper]
     bookmarks = value.get("bookmarks", None if value else {})
-    if not isinstance(bookmarks, dict) or not all(isinstance(x, dict) for x in bookmarks.values()):
+    if not isinstance(bookmarks, dict):
         raise EnvoyError(
             "--state: the file has no `bookmarks`; pass the last STATE message of a run, or the "
             "output of `meltano state get`."
         )
-    return bookmarks
+    # What is no object fails its stream alone, by `check_bookmark`.
+    wrapped = {name: {"replication_key_value": bookmark} for name, bookmark in bookmarks.items()}
+    return wrapped | {name: x for name, x in bookmarks.items() if isinstance(x, dict)}
 
 
 def check_bookmark(state: Mapping[str, Any], key: str | None, now: datetime) -> str | None:

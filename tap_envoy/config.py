@@ -16,10 +16,10 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 from jsonschema import Draft202012Validator, FormatChecker, validators
-from jsonschema.exceptions import ValidationError, best_match
+from jsonschema.exceptions import best_match
 from singer_sdk import typing as th
 
-from tap_envoy.exceptions import EnvoyError, RunAbortedError, printable
+from tap_envoy.exceptions import EnvoyError, RunAbortedError, list_names, printable
 from tap_envoy.records import format_timestamp, parse_time
 
 if TYPE_CHECKING:
@@ -41,91 +41,77 @@ ENV_PREFIX = "TAP_ENVOY_"
 OTHER_VARIABLES = re.compile("TAP_ENVOY_(LOGLEVEL|_.*)")
 """Variables that the SDK and Meltano read, such as TAP_ENVOY__SELECT."""
 
+ALIASES = {"client_api_key": "api_key", "email": "username"}
+"""Envoy's names of settings."""
+
 SIMILARITY = 0.75
 """Ratio of `difflib` from which a name is taken for a misspelled one."""
 
+QUOTED = re.compile(r"""\s*(".*"|'.*'|`.*`|[“„].*”|\u2018.*\u2019)\s*""", re.DOTALL)
+"""A value in quotation marks, which an environment file or an editor leaves around it."""
 
-def _text(text_format: str) -> th.CustomType:
-    """Return the type of a text with one of `FORMATS`."""
-    return th.CustomType({"type": "string", "format": text_format})
+NOT_UTF8 = re.compile("[\ud800-\udfff]")
+"""What Python makes of bytes that are not UTF-8."""
 
 
 def _setting(name: str, kind: Any, title: str, description: str, **more: Any) -> th.Property[Any]:
+    if isinstance(kind, str):  # one of `FORMATS`
+        kind = th.CustomType({"type": "string", "format": kind})
     return th.Property(name, kind, title=title, description=description, **more)
 
 
 CONFIG_SCHEMA = th.PropertiesList(
-    _setting("api_key", _text("credential"), "Client API Key", (
+    _setting("api_key", "credential", "Client API Key",
         "Client API Key of the integration, from the Envoy Dev Dashboard. If set, the other "
-        "credentials are not used."
-    ), secret=True),
-    _setting("client_id", _text("credential"), "Client ID", (
-        "Client ID of the integration, from the Envoy Dev Dashboard."
-    )),
-    _setting("client_secret", _text("credential"), "Client secret", (
-        "Client secret of the integration, from the Envoy Dev Dashboard."
-    ), secret=True),
-    _setting("username", _text("single-line"), "Username", (
-        "Email address of the API user, a Global Admin who signs in with a password."
-    )),
-    _setting("password", _text("single-line"), "Password", (
-        "Password of the API user."
-    ), secret=True),
-    _setting("refresh_token", _text("credential"), "Refresh token", (
+        "credentials are not used.", secret=True),
+    _setting("client_id", "credential", "Client ID",
+        "Client ID of the integration, from the Envoy Dev Dashboard."),
+    _setting("client_secret", "credential", "Client secret",
+        "Client secret of the integration, from the Envoy Dev Dashboard.", secret=True),
+    _setting("username", "single-line", "Username",
+        "Email address of the API user, a Global Admin who signs in with a password."),
+    _setting("password", "password", "Password",
+        "Password of the API user.", secret=True),
+    _setting("refresh_token", "credential", "Refresh token",
         "Refresh token from an earlier sign-in. Replaces the username and password, or is tried "
-        "before them."
-    ), secret=True),
-    _setting("token_cache", _text("single-line"), "Token cache", (
+        "before them.", secret=True),
+    _setting("token_cache", "single-line", "Token cache",
         "File that stores tokens between runs, readable by its owner only. If unset, every run "
-        "signs in."
-    )),
-    _setting("scopes", th.ArrayType(_text("scope")), "Scopes", (
+        "signs in."),
+    _setting("scopes", th.ArrayType(th.CustomType({"type": "string", "format": "scope"})), "Scopes",
         "OAuth scopes requested with the password grant. If unset: `token.refresh` and the scopes "
-        "of the selected streams."
-    )),
-    _setting("api_url", _text("url"), "API URL", (
-        "Base URL of the Envoy API, version 1. Must be https, or http on loopback."
-    ), default=API_URL),
-    _setting("token_url", _text("url"), "Token URL", (
-        "URL that issues access tokens. Must be https, or http on loopback."
-    ), default=TOKEN_URL),
-    _setting("start_date", th.DateTimeType, "Start date", (
+        "of the selected streams."),
+    _setting("api_url", "url", "API URL",
+        "Base URL of the Envoy API, version 1. Must be https, or http on loopback.",
+        default=API_URL),
+    _setting("token_url", "url", "Token URL",
+        "URL that issues access tokens. Must be https, or http on loopback.", default=TOKEN_URL),
+    _setting("start_date", th.DateTimeType, "Start date",
         "Earliest date or date-time to read in incremental streams. If unset, all data is read. "
-        "Full-table streams ignore it."
-    )),
-    _setting("lookback_days", th.IntegerType(minimum=0, maximum=3650), "Lookback days", (
+        "Full-table streams ignore it."),
+    _setting("lookback_days", th.IntegerType(minimum=0, maximum=3650), "Lookback days",
         "Days before the bookmark from which incremental streams are read again, to pick up later "
-        "changes such as sign-outs."
-    ), default=7),
-    _setting("lookahead_days", th.IntegerType(minimum=0, maximum=3650), "Lookahead days", (
-        "Days after today up to which reservations are read."
-    ), default=60),
-    _setting("page_size", th.IntegerType(minimum=1, maximum=100), "Page size", (
-        "Rows per request, 1 to 100."
-    ), default=100),
-    _setting("requests_per_second", th.NumberType, "Requests per second", (
-        "Rate limit, applied across all streams. Envoy allows 10 requests per second."
-    ), default=9.5, minimum=0.01, maximum=1000),  # NumberType takes whole limits only
-    _setting("request_timeout", th.IntegerType(minimum=1, maximum=3600), "Request timeout", (
-        "Seconds to wait for a connection or for data before a request is retried."
-    ), default=60),
-    _setting("user_agent", _text("header-value"), "User agent", (
-        "User-Agent header of each request. If unset: `tap-envoy/` and its version."
-    )),
-    _setting("emit_activate_version_messages", th.BooleanType, "Emit ACTIVATE_VERSION messages", (
+        "changes such as sign-outs.", default=7),
+    _setting("lookahead_days", th.IntegerType(minimum=0, maximum=3650), "Lookahead days",
+        "Days after today up to which reservations are read.", default=60),
+    _setting("page_size", th.IntegerType(minimum=1, maximum=100), "Page size",
+        "Rows per request, 1 to 100.", default=100),
+    _setting("requests_per_second", th.NumberType, "Requests per second",
+        "Rate limit, applied across all streams. Envoy allows 10 requests per second.",
+        default=9.5, minimum=0.01, maximum=1000),  # NumberType takes whole limits only
+    _setting("request_timeout", th.IntegerType(minimum=1, maximum=3600), "Request timeout",
+        "Seconds to wait for a connection or for data before a request is retried.", default=60),
+    _setting("user_agent", "header-value", "User agent",
+        "User-Agent header of each request. If unset: `tap-envoy/` and its version."),
+    _setting("emit_activate_version_messages", th.BooleanType, "Emit ACTIVATE_VERSION messages",
         "Send an ACTIVATE_VERSION message after each complete full-table stream, so that targets "
-        "can delete rows that no longer exist in Envoy."
-    ), default=False),
+        "can delete rows that no longer exist in Envoy.", default=False),
     additional_properties=False,
 ).to_dict()  # fmt: skip
 
 
 def read_json(option: str, file: IO[str]) -> dict[str, Any]:
-    """Return the JSON object in a file.
-
-    Args:
-        option: The command line option that names the file, such as `--state`.
-        file: The open file.
+    """Return the JSON object in the file of an option such as `--state`.
 
     Raises:
         EnvoyError: If there is none; the text is not repeated.
@@ -133,14 +119,38 @@ def read_json(option: str, file: IO[str]) -> dict[str, Any]:
     name = printable(file.name, 300)
     try:
         value = json.loads(file.read())
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise EnvoyError(f"{option}: {name} is not valid JSON ({error.msg}, {place}).") from None
-    except (RecursionError, ValueError):
-        raise EnvoyError(f"{option}: {name} is not valid JSON in UTF-8.") from None
+    except (RecursionError, ValueError) as error:
+        place = "in UTF-8"
+        if isinstance(error, json.JSONDecodeError):
+            place = f"({error.msg}, line {error.lineno}, column {error.colno})"
+        raise EnvoyError(f"{option}: {name} is not valid JSON {place}.") from None
     if not isinstance(value, dict):
         raise EnvoyError(f"{option}: {name} does not contain a JSON object.")
     return value
+
+
+def load_config(
+    config: Mapping[str, Any], schema: Mapping[str, Any], logger: logging.Logger, *, parse_env: bool
+) -> dict[str, Any]:
+    """Return valid settings: those of files and, with `parse_env`, of `TAP_ENVOY_*` variables.
+
+    Raises:
+        RunAbortedError: If settings are not valid; one sentence for each fault.
+    """
+    if parse_env:
+        config = {**config, **from_environment(schema, logger)}
+    # Meltano passes unset variables as empty text, and numbers as text.
+    settings = {name: value for name, value in config.items() if value is not None and value != ""}
+    for name in settings.keys() & schema["properties"].keys():
+        if "number" in schema["properties"][name]["type"] and isinstance(settings[name], str):
+            settings[name] = _parse(settings[name], ["number"])
+    if errors := list(validate_config(settings, schema)):
+        raise RunAbortedError(" ".join(errors))
+    now = datetime.now(UTC)
+    if "start_date" in settings and parse_time(settings["start_date"]) > now:
+        logger.warning("Setting `start_date` is in the future; reading from now.")
+        settings["start_date"] = format_timestamp(now)
+    return settings
 
 
 def from_environment(schema: Mapping[str, Any], logger: logging.Logger) -> dict[str, Any]:
@@ -149,10 +159,6 @@ def from_environment(schema: Mapping[str, Any], logger: logging.Logger) -> dict[
     Text is parsed according to the setting's type; `validate_config` reports what cannot be
     parsed, and variables that resemble a setting. A warning names all others, which may be those
     of a Kubernetes service.
-
-    Args:
-        schema: JSON schema of all settings, including those of the SDK.
-        logger: Receives the warnings.
     """
     names = {f"{ENV_PREFIX}{name.upper()}": name for name in schema["properties"]}
     config: dict[str, Any] = {}
@@ -161,12 +167,12 @@ def from_environment(schema: Mapping[str, Any], logger: logging.Logger) -> dict[
         if name := names.get(variable):
             config[name] = _parse(text, schema["properties"][name]["type"])
         elif variable.startswith(ENV_PREFIX) and not OTHER_VARIABLES.fullmatch(variable) and text:
-            if most_similar(variable.removeprefix(ENV_PREFIX), names.values()):
+            if _similar_setting(variable, names.values()):
                 config[variable] = text
             else:
                 foreign.append(variable)
     if foreign:
-        logger.warning("Ignoring variables that are no settings: %s.", ", ".join(sorted(foreign)))
+        logger.warning("Ignoring variables that are not settings: %s.", list_names(foreign))
     return config
 
 
@@ -174,86 +180,50 @@ def _read_dotenv(logger: logging.Logger) -> dict[str, str]:
     """Return the variables of `.env` in this directory; it may be of another program."""
     path = Path(".env")
     try:
-        text = path.read_text("utf-8-sig") if path.is_file() else ""
+        if path.is_dir() or not path.exists():
+            return {}
+        text = path.read_text("utf-8-sig") if path.is_file() else None  # reading a pipe may block
     except (OSError, UnicodeDecodeError):
-        logger.warning("Ignoring .env, which cannot be read as UTF-8 text.")
-        return {}
+        text = None
+    if text is None:
+        logger.warning("Ignoring `.env`, which is not a readable file of UTF-8 text.")
     values = dotenv_values(stream=io.StringIO(text))
     return {name: value for name, value in values.items() if value is not None}
 
 
-def load_config(
-    config: Mapping[str, Any], schema: Mapping[str, Any], logger: logging.Logger, *, parse_env: bool
-) -> dict[str, Any]:
-    """Return valid settings, with those of the environment if `parse_env` is set.
-
-    Args:
-        config: The settings of files.
-        schema: JSON schema of all settings, including those of the SDK.
-        logger: Receives warnings.
-        parse_env: Whether to read `TAP_ENVOY_*` variables.
-
-    Raises:
-        RunAbortedError: If settings are not valid; one sentence for each.
-    """
-    if parse_env:
-        config = {**config, **from_environment(schema, logger)}
-    # Meltano passes unset variables as empty text, and numbers as text.
-    numbers = {name for name, x in schema["properties"].items() if "number" in x["type"]}
-    complete = {
-        name: _parse(value, ["number"]) if name in numbers and isinstance(value, str) else value
-        for name, value in config.items()
-        if value is not None and value != ""
-    }
-    try:
-        errors = list(validate_config(complete, schema))
-    except RecursionError:
-        errors = ["The settings are nested too deeply."]
-    if errors:
-        raise RunAbortedError(" ".join(errors))
-    now = datetime.now(UTC)
-    if "start_date" in complete and parse_time(complete["start_date"]) > now:
-        logger.warning("Setting `start_date` is in the future; reading from now.")
-        complete["start_date"] = format_timestamp(now)
-    if maps := complete.get("stream_maps"):
-        complete["stream_maps"] = dict(maps)  # the SDK removes `__else__`
-    return complete
-
-
 def _parse(text: str, types: list[str]) -> Any:
     """Return `text` as a value of one of the types, or unchanged."""
-    if "string" in types:
+    if "string" in types or NOT_UTF8.search(text):
         return text
     if "boolean" in types and text.lower() in {"1", "true", "yes", "on", "0", "false", "no", "off"}:
         return text.lower() in {"1", "true", "yes", "on"}
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
-        return [part.strip() for part in text.split(",")] if "array" in types else text
+        is_list = "array" in types and not QUOTED.fullmatch(text)
+        return [part.strip() for part in text.split(",")] if is_list else text
 
 
 def validate_config(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Iterator[str]:
-    """Yield one sentence for each fault in `config`; it never contains a value.
-
-    Args:
-        config: The settings without unset ones, see `load_config`.
-        schema: JSON schema of all settings, including those of the SDK.
-    """
+    """Yield one sentence for each fault in `config`; it never contains a value."""
     known = schema["properties"]
-    meant = {
-        x: most_similar(x.removeprefix(ENV_PREFIX), known) for x in config.keys() - known.keys()
-    }
+    meant = {name: _similar_setting(name, known) for name in config.keys() - known.keys()}
     for name, similar in sorted(meant.items()):
-        hint = (
-            f"{ENV_PREFIX}{similar.upper()}" if similar and name.startswith(ENV_PREFIX) else similar
-        )
-        advice = f"did you mean `{hint}`?" if hint else "remove it."
+        variable = f"{ENV_PREFIX}{similar}".upper()
+        hint = variable if name.startswith(ENV_PREFIX) and name != variable else similar
+        advice = f"did you mean `{hint}`?" if similar else "remove it."
         yield f"Unknown setting `{printable(name)}`; {advice}"
     for name, definition in known.items():
         if name in config and (fault := _fault(config[name], definition)):
             yield f"Setting `{name}` {fault}."
     # A credential under a wrong name has been reported.
     yield from _missing_credentials({*config, *meant.values()})
+
+
+def _similar_setting(name: str, known: Iterable[str]) -> str | None:
+    """Return the setting that an unknown name, also of a variable, probably means."""
+    similar = most_similar(name.removeprefix(ENV_PREFIX), [*known, *ALIASES])
+    return ALIASES.get(similar, similar) if similar else None
 
 
 def most_similar(name: str, known: Iterable[str]) -> str | None:
@@ -267,24 +237,26 @@ def most_similar(name: str, known: Iterable[str]) -> str | None:
 
 def _fault(value: Any, definition: Mapping[str, Any]) -> str | None:
     """Return what is wrong with a value, from the schema alone: jsonschema's own text quotes it."""
-    if isinstance(value, str):
-        if not value.isascii() and value.encode("utf-8", "replace").decode() != value:
-            return "is not encoded in UTF-8; check the encoding of the variable or file"
-        if len(value) > 1 and value[0] == value[-1] and value[0] in "\"'`":
-            return "is enclosed in quotes; remove them"
+    text = value if isinstance(value, str) else ""
+    if NOT_UTF8.search(text):
+        return "is not encoded in UTF-8; check the encoding of the variable or file"
+    if QUOTED.fullmatch(text) and definition.get("format") != "password":
+        return "is enclosed in quotes; remove them"
     error = best_match(_Validator(definition, format_checker=_FORMAT_CHECKER).iter_errors(value))
     if error is None:
         return None
     if error.validator == "format":
         return FORMATS[error.validator_value][1]
     (kind,) = set(definition["type"]) - {"null"}
-    if path := ".".join(map(str, error.absolute_path)):
-        return f"is not valid at `{printable(path)}`"
-    text = REQUIREMENTS[kind]
-    if "maximum" in definition:
-        text += f" from {definition['minimum']} to {definition['maximum']}"
-    quoted = isinstance(value, str) and not isinstance(_parse(value, [kind]), str)
-    return f"{text}, without quotes" if quoted else text
+    if kind == "object" and error.absolute_path:
+        return f"is not valid at `{printable('.'.join(map(str, error.absolute_path)))}`"
+    limits = " from {minimum} to {maximum}".format(**definition) if "maximum" in definition else ""
+    hint = (
+        ""
+        if isinstance(_parse(text, [kind] if kind != "array" else []), str)
+        else ", without quotes"
+    )
+    return f"{REQUIREMENTS[kind]}{limits}{hint}"
 
 
 REQUIREMENTS = {
@@ -295,7 +267,6 @@ REQUIREMENTS = {
     "object": "must be an object",
     "string": "must be a string; put it in quotes",
 }
-"""What a value of each type must be."""
 
 
 def _missing_credentials(given: Collection[str | None]) -> Iterator[str]:
@@ -310,70 +281,49 @@ def _missing_credentials(given: Collection[str | None]) -> Iterator[str]:
     yield f"{'Incomplete credentials: also' if begun else 'No credentials:'} set {choices}."
 
 
-def _check_any_of(validator: Any, schemas: list[Any], *args: Any) -> Iterator[ValidationError]:
-    """Check `anyOf`, without the bare "null" in the SDK's schema of `__else__` in stream maps."""
-    schemas = [schema for schema in schemas if isinstance(schema, dict)]
-    yield from Draft202012Validator.VALIDATORS["anyOf"](validator, schemas, *args)
-
-
+_any_of = Draft202012Validator.VALIDATORS["anyOf"]
 _Validator = validators.extend(  # type: ignore[no-untyped-call]
     Draft202012Validator,
-    {"anyOf": _check_any_of},
-    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many(
-        {  # JSON Schema also accepts 5.0 as an integer, and NaN as a number.
-            "integer": lambda _, value: type(value) is int,
-            "number": lambda _, value: type(value) in {int, float} and math.isfinite(value),
-        }
-    ),
-)
-
-
-def _is_date_time(value: str) -> bool:
-    try:
-        return bool(datetime.fromisoformat(value))
-    except ValueError:
-        return False
+    # Without the bare "null" in the SDK's schema of `__else__` in stream maps.
+    {"anyOf": lambda v, of, *args: _any_of(v, [x for x in of if isinstance(x, dict)], *args)},
+    # JSON Schema also accepts 5.0 as an integer, and NaN as a number.
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many({
+        "integer": lambda _, value: type(value) is int,
+        "number": lambda _, value: type(value) in {int, float} and math.isfinite(value),
+    }),
+)  # fmt: skip
 
 
 def _is_safe_url(value: str) -> bool:
-    try:
-        url = urlsplit(value)
-        host, _ = url.hostname or "", url.port
-    except ValueError:
+    url = urlsplit(value)
+    host, _ = url.hostname, url.port  # raises ValueError
+    if not host or not value.isprintable() or set(" @?#\\") & set(value):
         return False
-    is_plain = value.isprintable() and not set(" @?#\\") & set(value) and bool(host)
-    return is_plain and (url.scheme == "https" or (url.scheme == "http" and _is_loopback(host)))
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    return url.scheme == "https" or (
+        url.scheme == "http" and (host == "localhost" or ipaddress.ip_address(host).is_loopback)
+    )
 
 
 FORMATS: dict[str, tuple[Callable[[str], object], str]] = {
-    "credential": (re.compile("[!-~]+").fullmatch, (  # RFC 6749
-        "contains spaces, line breaks or characters other than ASCII; copy it again"
-    )),
-    "date-time": (_is_date_time, "must be a date such as 2024-05-17 or 2024-05-17T08:00:00Z"),
-    "header-value": (re.compile("[!-~]([ -~]*[!-~])?").fullmatch, (
-        "must be printable ASCII without spaces around it, because it is sent in an HTTP header"
-    )),
-    "scope": (re.compile(r"[!-+\--~]+").fullmatch, (  # no comma, no space
-        "must be a list of scopes such as `locations.read`"
-    )),
-    "single-line": (re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+").fullmatch, (
-        "contains a line break or another control character; remove it"
-    )),
-    "url": (_is_safe_url, (
-        "must be an https URL, or http on loopback, without user name, query and fragment"
-    )),
+    "credential": (re.compile("[!-~]+").fullmatch,  # RFC 6749
+        "contains spaces, line breaks or characters other than ASCII; copy it again"),
+    "date-time": (datetime.fromisoformat,
+        "must be a date such as 2024-05-17 or 2024-05-17T08:00:00Z"),
+    "header-value": (re.compile("[!-~]([ -~]*[!-~])?").fullmatch,
+        "must be printable ASCII without spaces around it, because it is sent in an HTTP header"),
+    "password": (re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+").fullmatch,
+        "contains a line break or another control character; remove it"),
+    "scope": (re.compile(r"[!#-+\--~]+").fullmatch,  # no comma, no space
+        "must be a list of scopes such as `locations.read`"),
+    "single-line": (re.compile(r"(?! )[^\x00-\x1f\x7f-\x9f\u2028\u2029]+(?<! )").fullmatch,
+        "contains a line break, another control character, or a space at its end; remove it"),
+    "url": (_is_safe_url,
+        "must be an https URL, or http on loopback, without user name, query and fragment"),
 }  # fmt: skip
-"""Formats of text: whether a text has it, and what to say if not."""
+"""Formats of text: what a text that has it makes true, and what to say of others."""
 
 _FORMAT_CHECKER = FormatChecker(formats=())
-for _name in FORMATS:
-    _FORMAT_CHECKER.checks(_name)(
-        lambda value, name=_name: not isinstance(value, str) or bool(FORMATS[name][0](value))
+for _name, (_has_format, _) in FORMATS.items():
+    _FORMAT_CHECKER.checks(_name, raises=ValueError)(
+        lambda value, has_format=_has_format: not isinstance(value, str) or bool(has_format(value))
     )

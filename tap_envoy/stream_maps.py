@@ -9,11 +9,12 @@ from __future__ import annotations
 import ast
 import fnmatch
 import importlib.util
+import itertools
 import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from singer_sdk.exceptions import MapExpressionError, StreamMapConfigError
+from singer_sdk.exceptions import StreamMapConfigError
 from singer_sdk.mapper import (
     MAPPER_ALIAS_OPTION,
     MAPPER_ELSE_OPTION,
@@ -107,10 +108,6 @@ def _unknown(what: str, name: str, known: Iterable[str]) -> EnvoyError:
     return EnvoyError(f"`stream_maps`: unknown {what}: `{printable(name)}`; {hint}")
 
 
-MAX_MAP_ERROR = 300
-"""Characters of the SDK's message about a stream map that are repeated."""
-
-
 def register_streams(mapper: PluginMapper, streams: Iterable[Stream], catalog: Catalog) -> None:
     """Register all streams for stream maps, which the SDK refuses to apply to a deselected one.
 
@@ -124,27 +121,23 @@ def register_streams(mapper: PluginMapper, streams: Iterable[Stream], catalog: C
         for stream in streams:
             mapper.register_raw_stream_schema(stream.name, stream.schema, stream.primary_keys)
         mapper.register_raw_streams_from_catalog(Catalog(selected))
-    except (MapExpressionError, StreamMapConfigError) as error:
-        raise EnvoyError(f"`stream_maps`: {printable(error, MAX_MAP_ERROR)}") from None
+    except StreamMapConfigError as error:
+        raise EnvoyError(f"`stream_maps`: {printable(error, 300)}") from None
     except Exception as error:  # noqa: BLE001  # `__alias__` may be an expression
         raise EnvoyError(
             "`stream_maps` or `flattening_max_key_length` is not valid "
             f"({type(error).__name__}); check each `__alias__`."
         ) from None
-    _guard_expressions(mapper)
-
-
-def _guard_expressions(mapper: PluginMapper) -> None:
-    """Keep values of records out of errors and logs when expressions are evaluated."""
     # At DEBUG the SDK logs what a filter returns, which may be a value of the record.
     logging.getLogger("singer_sdk.mapper").setLevel(logging.INFO)
-    for stream_map in (x for stream_maps in mapper.stream_maps.values() for x in stream_maps):
+    for stream_map in itertools.chain.from_iterable(mapper.stream_maps.values()):
         if isinstance(stream_map, CustomStreamMap):
             # Private, but the only place that knows the property: its own errors quote the record.
             stream_map._eval = partial(_evaluate, stream_map._eval)  # type: ignore[method-assign]  # noqa: SLF001
 
 
 def _evaluate(evaluate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Return the value of an expression; keep values of the record out of errors."""
     try:
         return evaluate(*args, **kwargs)
     except Exception as error:  # noqa: BLE001  # an expression can raise anything

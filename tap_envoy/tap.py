@@ -83,7 +83,7 @@ class TapEnvoy(Tap):
             config = load_config(config or {}, schema, self.logger, parse_env=parse_env_config)
         super().__init__(
             config=config if validate_config else {},
-            catalog=None if catalog is None else parse_catalog(catalog),
+            catalog=None if catalog is None else parse_catalog(catalog, self.logger),
             validate_config=validate_config,
             message_writer=self.writer,
             **kwargs,

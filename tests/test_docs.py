@@ -2,7 +2,7 @@
 
 import ast
 import json
-import os
+import logging
 import re
 import tomllib
 from functools import cache
@@ -15,7 +15,12 @@ from meltano.core.plugin.base import PluginDefinition, PluginType
 
 from tap_envoy.auth import REFRESH_ADVICE
 from tap_envoy.client import EnvoyStream
-from tap_envoy.config import CONFIG_SCHEMA, CREDENTIAL_SETS, load_dotenv_file, validate_config
+from tap_envoy.config import (
+    CONFIG_SCHEMA,
+    CREDENTIAL_SETS,
+    from_environment,
+    validate_config,
+)
 from tap_envoy.tap import TapEnvoy
 from tests.conftest import Sandbox
 from tests.runner import ROOT
@@ -187,11 +192,9 @@ def test_readme_quoting_in_dotenv_keeps_the_password(
 ) -> None:
     ((line, password),) = re.findall(r"`(TAP_ENVOY_PASSWORD=.*)` sets the password `(.*)`", README)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("TAP_ENVOY_PASSWORD", "")  # is restored
-    monkeypatch.delenv("TAP_ENVOY_PASSWORD")
     Path(".env").write_text(f"{line}\n", encoding="utf-8")
-    load_dotenv_file()
-    assert os.environ["TAP_ENVOY_PASSWORD"] == password
+    config = from_environment(CONFIG_SCHEMA, logging.getLogger())
+    assert config == {"password": password}
 
 
 def test_readme_catalog_and_stream_maps_work(sandbox: Sandbox) -> None:
