@@ -2,7 +2,7 @@
 
 It imports what the tap imports, then forks for each line of JSON on its standard input: a process
 with its own arguments, environment, folder and files, which runs a module as `python -m` does. It
-replies with the exit code, or minus the number of the signal.
+replies with the process id, then with the exit code, or minus the number of the signal.
 
 Children of `multiprocessing`'s forkserver leave by `os._exit`: what happens while the interpreter
 shuts down, when threads may still log, would not be tested, and coverage would lose their data.
@@ -24,6 +24,7 @@ def main() -> None:
         if child == 0:
             run_program(order)
             return
+        print(child, flush=True)  # noqa: T201
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201
 

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -62,9 +62,9 @@ class Run:
 
         A stream that fails logs an error; the last line of a run repeats the first cause.
         """
-        assert self.code != 0, self.err
+        assert self.code != 0, self.out[-1000:]
         assert "Traceback" not in self.err
-        assert self.errors, self.err
+        assert self.errors, self.err[-1000:]
         for part in parts:
             assert part in self.errors[-1]
         return self.errors[-1]
@@ -82,10 +82,22 @@ def run_tap(
     module: str = "tests.fast_tap",
     environment: Mapping[str, str] | None = None,
     cwd: Path = ROOT,
+    stdout: Path | None = None,
+    interact: Callable[[int], None] = lambda _process_id: None,
 ) -> Run:
-    """Run the tap at DEBUG in a separate process; assert that `hidden` is not printed."""
+    """Run the tap at DEBUG in a separate process; assert that `hidden` is not printed.
+
+    Args:
+        arguments: Command line arguments.
+        hidden: What must not be printed.
+        module: What to run, as `python -m` does.
+        environment: Variables of the process, see `clean_environment`.
+        cwd: Its directory.
+        stdout: Where it writes instead of to `Run.out`, such as a named pipe.
+        interact: Called with its id while it runs.
+    """
     with TemporaryDirectory() as folder:
-        out, err = Path(folder, "out"), Path(folder, "err")
+        out, err = stdout or Path(folder, "out"), Path(folder, "err")
         order = {
             "arguments": arguments,
             "module": module,
@@ -99,8 +111,10 @@ def run_tap(
         assert server.stdout is not None
         server.stdin.write(json.dumps(order) + "\n")
         server.stdin.flush()
+        interact(int(server.stdout.readline()))
         code = int(server.stdout.readline())
-        run = Run(code, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"))
+        text = "" if stdout else out.read_text(encoding="utf-8")
+        run = Run(code, text, err.read_text(encoding="utf-8"))
     for secret in hidden:
         assert secret not in run.out + run.err
     return run

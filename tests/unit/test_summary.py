@@ -1,0 +1,115 @@
+"""Progress and summary lines."""
+
+import logging
+
+import pytest
+
+from tap_envoy.summary import StreamProgress, log_summary
+
+LOGGER = logging.getLogger("test")
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level(logging.INFO)
+    return caplog
+
+
+@pytest.mark.parametrize(
+    ("total", "line"),
+    [
+        (96_000, "entries: 24,000 of 96,000 rows so far, 800 per second."),
+        (None, "entries: 24,000 rows so far, 800 per second."),
+        (50, "entries: 24,000 rows so far, 800 per second."),
+    ],
+)
+def test_progress_is_logged_each_half_minute(
+    log: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    total: int | None,
+    line: str,
+) -> None:
+    now = 100.0
+    monkeypatch.setattr("tap_envoy.summary.time.monotonic", lambda: now)
+    progress = StreamProgress("entries", LOGGER)
+    progress.begin()
+    for _ in range(5):
+        now += 10
+        progress.count_rows(8000, total)
+    assert log.messages == [line]
+
+
+@pytest.mark.parametrize(
+    ("rows", "requests", "retries", "line"),
+    [
+        (1250, 13, 0, "1,250 rows in 0.0 s (13 requests), bookmark 2024-03-14."),
+        (1, 1, 0, "1 row in 0.0 s (1 request), bookmark 2024-03-14."),
+        (0, 3, 1, "0 rows in 0.0 s (3 requests, 1 retry), bookmark 2024-03-14."),
+        (9, 4, 2, "incomplete, 9 rows in 0.0 s (4 requests, 2 retries), bookmark 2024-03-14."),
+    ],
+)
+def test_stream_summary_shows_rows_requests_and_bookmark(
+    log: pytest.LogCaptureFixture,
+    rows: int,
+    requests: int,
+    retries: int,
+    line: str,
+) -> None:
+    progress = StreamProgress("entries", LOGGER, is_complete=retries < 2)
+    progress.begin()
+    for number in range(requests):
+        progress.count_request(is_retry=number < retries)
+    progress.count_rows(rows, None)
+    progress.log_summary("2024-03-14")
+    assert log.messages == [f"entries: {line}"]
+
+
+def stream(name: str, rows: int = 0, error: str | None = None) -> StreamProgress:
+    """Return the progress of a complete stream, or of an incomplete one with an error."""
+    return StreamProgress(name, LOGGER, rows, 1, is_complete=error is None, error=error or "")
+
+
+@pytest.mark.parametrize(
+    ("streams", "outcome", "lines"),
+    [
+        (
+            [stream("a", 600), stream("b", 600)],
+            {},
+            ["INFO Done: 1,200 rows from 2 streams in 12.3 s (2 requests)."],
+        ),
+        (
+            [stream("a", 600), stream("b", 5, "No."), stream("c", 0, "Never.")],
+            {},
+            ["ERROR Failed: b, c (2 of 3 streams): No."],
+        ),
+        (
+            [stream("a", 600), stream("b", 5, "")],
+            {"cause": "No connection."},
+            ["ERROR Failed: b (1 of 2 streams): No connection."],
+        ),
+        (
+            [stream("a", 5, "No."), stream("b", 5, "")],
+            {"cause": "No connection."},
+            ["ERROR No connection.", "ERROR Failed: a, b (2 of 2 streams): No."],
+        ),
+        ([stream("a")], {"cause": "Disk full."}, ["ERROR Failed: Disk full."]),
+        (
+            [stream("a"), stream("b", 5, "")],
+            {"stopped_by": "TERM"},
+            ["WARNING Stopped by TERM; incomplete: b (1 of 2 streams). Run again to continue."],
+        ),
+        (
+            [stream("a")],
+            {"stopped_by": "SIGINT"},
+            ["WARNING Stopped by SIGINT; incomplete: no stream. Run again to continue."],
+        ),
+    ],
+)
+def test_run_summary_ends_with_first_cause(
+    log: pytest.LogCaptureFixture,
+    streams: list[StreamProgress],
+    outcome: dict[str, str],
+    lines: list[str],
+) -> None:
+    log_summary(streams, LOGGER, 12.34, **outcome)
+    assert [f"{entry.levelname} {entry.getMessage()}" for entry in log.records] == lines
