@@ -15,7 +15,6 @@ from singer_sdk.singerlib.encoding.simple import (
     ActivateVersionMessage,
     Message,
     RecordMessage,
-    SchemaMessage,
     StateMessage,
 )
 from typing_extensions import override
@@ -49,8 +48,8 @@ class BufferedMessageWriter(MsgSpecWriter):
     removes older rows as soon as it reads one.
 
     Attributes:
-        record_error: Why a record since the last SCHEMA message was not written, or None. Raised
-            where the SDK writes a record, it would end the run instead of the stream.
+        record_error: Why a record of the stream was not written, or None. Raised where the SDK
+            writes a record, it would end the run instead of the stream.
     """
 
     def __init__(self) -> None:
@@ -71,9 +70,7 @@ class BufferedMessageWriter(MsgSpecWriter):
         if isinstance(message, ActivateVersionMessage):
             self._held_versions.append(message)
             return
-        if isinstance(message, SchemaMessage):
-            self.record_error = None
-        elif isinstance(message, StateMessage):
+        if isinstance(message, StateMessage):
             message = StateMessage(_bookmarks(message.value))
         is_record = isinstance(message, RecordMessage)
         try:
@@ -90,12 +87,13 @@ class BufferedMessageWriter(MsgSpecWriter):
     def release_versions(self) -> None:
         """Write the ACTIVATE_VERSION messages held back: their stream is complete."""
         self._buffer += encoder.encode_lines([x.to_dict() for x in self._held_versions])
-        self.discard_versions()
+        self._held_versions.clear()
         self.flush()
 
     def discard_versions(self) -> None:
-        """Forget the ACTIVATE_VERSION messages held back: their stream has failed."""
+        """Forget the ACTIVATE_VERSION messages and the error of a stream: it has failed."""
         self._held_versions.clear()
+        self.record_error = None
 
     def flush(self) -> None:
         """Write the buffered lines to stdout; blocks while the target does not read.

@@ -192,10 +192,10 @@ def test_lines_fit_any_encoding(sandbox: Sandbox, option: list[str]) -> None:
     ("arguments", "part"),
     [
         (["--discover"], '"tap_stream_id":"entries"'),
-        (["--about"], "  entries         Visitors who signed in."),
+        (["--about"], "  entries         Visitors"),
         (["--about", "--format=json"], '"page_size"'),
         (["--version"], "tap-envoy v"),
-        (["--help"], "  entries         Visitors who signed in."),
+        (["--help"], "  entries         Visitors"),
     ],
 )
 def test_options_without_settings_request_nothing(
