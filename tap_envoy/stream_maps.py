@@ -91,9 +91,11 @@ def _check_property(
 
 def _check_expression(text: str, where: str, properties: set[str]) -> None:
     try:
-        names = [x for x in ast.walk(ast.parse(text.strip())) if isinstance(x, ast.Name)]
+        ast.parse(text)  # as the SDK does: no space before it
+        tree = ast.parse(text, mode="eval")  # nor a statement
     except (MemoryError, RecursionError, SyntaxError, ValueError):
         raise EnvoyError(f"`stream_maps`: {where} is not valid.") from None
+    names = [x for x in ast.walk(tree) if isinstance(x, ast.Name)]
     bound = {name.id for name in names if isinstance(name.ctx, ast.Store)}
     used = {name.id for name in names} - bound
     if unknown := sorted(used - properties - FUNCTIONS - VARIABLES):
