@@ -1,15 +1,8 @@
 """A local Envoy: strict where its documentation is clear, with quirks where it is not."""
 
-from tests.sandbox.app import (
-    Envoy,
-    Request,
-    ScriptedResponse,
-    list_path,
-    random_delays,
-    status_in_body,
-)
+from tests.sandbox.app import Envoy, ScriptedResponse, list_path
 from tests.sandbox.quirks import Change, ChangeSchedule, Quirks
-from tests.sandbox.resources import RESOURCES, respond
+from tests.sandbox.resources import RESOURCES, Resource, respond
 from tests.sandbox.server import serve
 
 __all__ = [
@@ -18,11 +11,9 @@ __all__ = [
     "ChangeSchedule",
     "Envoy",
     "Quirks",
-    "Request",
+    "Resource",
     "ScriptedResponse",
     "list_path",
-    "random_delays",
     "respond",
     "serve",
-    "status_in_body",
 ]

@@ -1,6 +1,7 @@
 """Run a command against a sandbox, or serve one until Ctrl-C."""
 
 import argparse
+import inspect
 import os
 import shlex
 import subprocess
@@ -23,7 +24,10 @@ def main(arguments: list[str]) -> int:
         say(f"an Envoy with {len(envoy.rows['locations'])} locations at {address}")
         variables, oauth = environment(envoy, address), oauth_credentials(envoy)
         if not options.command:
-            print(instructions(variables, oauth), flush=True)  # noqa: T201
+            settings = variables | {f"TAP_ENVOY_{name}": value for name, value in oauth.items()}
+            lines = [f"export {name}={shlex.quote(value)}" for name, value in settings.items()]
+            lines.append("# The API key is used first. For OAuth: unset TAP_ENVOY_API_KEY")
+            print(*lines, sep="\n", flush=True)  # noqa: T201
             with suppress(KeyboardInterrupt):
                 threading.Event().wait()
             return 0
@@ -38,12 +42,11 @@ def main(arguments: list[str]) -> int:
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
+    description = """Run COMMAND with TAP_ENVOY_* set to a sandbox, and SANDBOX_* to its OAuth
+credentials. Without COMMAND, serve the sandbox until Ctrl-C."""
+    raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
-        "python -m tests.sandbox",
-        description="Run COMMAND with TAP_ENVOY_* set to a sandbox, and SANDBOX_* to its OAuth "
-        "credentials. Without COMMAND, serve the sandbox until Ctrl-C.",
-        epilog="Quirks:\n" + Quirks.describe(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "sandbox", None, description, inspect.getdoc(Quirks), formatter_class=raw
     )
     parser.add_argument("--quirk", action="append", default=[], metavar="NAME=VALUE")
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="COMMAND...")
@@ -53,33 +56,6 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     except ValueError as error:
         parser.error(str(error))
     return options
-
-
-def instructions(variables: dict[str, str], oauth: dict[str, str]) -> str:
-    """Return the lines to paste into a shell for each authentication method."""
-    addresses = {k: v for k, v in variables.items() if k.endswith("_URL")}
-    settings = {f"TAP_ENVOY_{name}": value for name, value in oauth.items()}
-    refresh = {k: v for k, v in settings.items() if not k.endswith(("USERNAME", "PASSWORD"))}
-    password = {k: v for k, v in settings.items() if not k.endswith("REFRESH_TOKEN")}
-    return "\n".join(
-        [
-            *exports(variables),
-            "",
-            "# Password grant, instead of the API key:",
-            *commented(password | addresses),
-            "",
-            "# Refresh token (valid once; a token cache stores its successors):",
-            *commented(refresh | addresses),
-        ]
-    )
-
-
-def commented(variables: dict[str, str]) -> list[str]:
-    return [f"# {line}" for line in ("unset TAP_ENVOY_API_KEY", *exports(variables))]
-
-
-def exports(variables: dict[str, str]) -> list[str]:
-    return [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
 
 
 def say(text: str) -> None:

@@ -1,94 +1,59 @@
-"""What the documentation leaves open, and how lists change while they are read."""
+"""How a live Envoy may differ from the documented one, and how lists change while they are read."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_type_hints
+from zlib import crc32
 
 Row = dict[str, Any]
-
-MetaKind = Literal["honest", "missing", "relationships", "total_only"]
-TotalKind = Literal[
-    "honest",
-    "page",
-    "pages",
-    "too_small",
-    "zero",
-    "negative",
-    "null",
-    "capped",
-    "unfiltered",
-    "renamed",
-]
-TimestampFormat = Literal[
-    "iso_ms",
-    "space_utc",
-    "seconds",
-    "microseconds",
-    "offset",
-    "lower_case",
-    "epoch_seconds",
-    "epoch_milliseconds",
-]
+Meta = Literal["honest", "missing", "relationships", "everywhere", "unfiltered", "capped"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quirks:
     """How an Envoy differs from the documented one; the defaults are the documented one.
 
-    Attributes:
-        rejected: Parameters (`sort`) or single values (`type=ROOM`) answered with an error.
-        rejected_status: The status of that error, 400 or 422.
-        max_per_page_accepted: A larger `perPage` is answered with an error; 0: no limit.
-        ignored: Parameters without effect. An ignored filter leaves no row out.
-        meta: `missing`; only `relationships`; or only `total`.
-        total: What `meta.total` contains: rows of this `page`; number of `pages`; half the rows
-            (`too_small`); `capped` at 10,000; rows before filtering (`unfiltered`); `renamed` to
-            `totalCount`.
-        numbers_as_strings: Whether the numbers in `meta` are strings.
-        per_page_echoed: Whether `meta.perPage` is what was asked for, not what is sent.
-        clamp: Largest number of rows on a page; None: 100, or the documented default if larger.
-        fixed_size: Rows of every page, whatever `perPage` is; 0: off.
-        single_response: Whether every response contains the whole list.
-        first_page: The number of the first page, 0 or 1.
-        past_end: What a page after the last one is: empty, an error, or the last page again.
-        max_rows: page × perPage must not exceed it; None: as documented; 0: no limit.
-        max_pages: `page` must not exceed it; 0: no limit.
-        order: `grouped` by location, each group sorted; or always `descending`.
-        grouped_reverses: Whether `order=DESC` reverses the order of the groups too.
-        unstable: Whether rows with equal sort keys (without a sort, all rows) are shuffled for
-            every request.
-        timestamps: The format of all timestamps.
-        inclusive: Whether a time filter includes the time it names.
-        whole_seconds: Whether time filters drop fractions of a second on both sides.
-        numeric_ids: Whether ids are numbers.
+    Attributes (in parentheses: how likely each is, or how it is known):
+        rejected: Parameters (`sort`) or single values (`type=ROOM`) answered with an error
+            (locations and companies 20 to 30 %, others 5 %).
+        rejected_status: The status of that error, 400 or 422 (the same).
+        ignored: Parameters or single values without effect (filters 10 to 15 %; `sort` of locations
+            15 %, others 5 %; `page` of companies 10 %, others 2 %; `perPage` 5 %). An ignored
+            filter leaves no row out.
+        meta: `missing`, or only `relationships` (1 to 3 % of the lists that have a total);
+            a total `everywhere` (unlikely); one that counts rows before they are filtered
+            (`unfiltered`, not settled) or 10,000 at most (`capped`, as `max_rows`).
+        clamp: Largest number of rows on a page; 0: 100, or the default if larger (5 %).
+        fixed_size: Rows of every page, whatever `perPage` is; 0: off (5 %).
+        single_response: Whether every response contains the whole list (as an ignored `page`).
+        hidden: One row of so many is removed from its page, which is short then; 0: none (5 %).
+        past_end: What a page after the last one is: empty, or an error (inferred).
+        max_rows: page × perPage must not exceed it; 0: no limit; None: as documented for invites
+            (10,000 rows: work schedules 50 %, entries 25 %).
+        beyond_cap: What a page beyond that is: an error (documented), or empty (inferred).
+        timestamps: ISO-8601 (documented), as in webhooks (the same), or with an offset (inferred).
+        inclusive: Whether a filter includes the time it names (inferred).
+        whole_seconds: Whether filters by time ignore fractions of a second (inferred).
         window: Which reservations a window contains: those that begin in it, overlap it, or lie
-            within it.
+            within it (not settled).
     """
 
     rejected: AbstractSet[str] = frozenset()
     rejected_status: int = 400
-    max_per_page_accepted: int = 0
     ignored: AbstractSet[str] = frozenset()
-    meta: MetaKind = "honest"
-    total: TotalKind = "honest"
-    numbers_as_strings: bool = False
-    per_page_echoed: bool = False
-    clamp: int | None = None
+    meta: Meta = "honest"
+    clamp: int = 0
     fixed_size: int = 0
     single_response: bool = False
-    first_page: int = 1
-    past_end: Literal["empty", "repeat", 404, 400] = "empty"
+    hidden: int = 0
+    past_end: Literal["empty", 404, 400] = "empty"
     max_rows: int | None = None
-    max_pages: int = 0
-    order: Literal["sorted", "grouped", "descending"] = "sorted"
-    grouped_reverses: bool = False
-    unstable: bool = False
-    timestamps: TimestampFormat = "iso_ms"
+    beyond_cap: Literal[400, "empty"] = 400
+    timestamps: Literal["iso_ms", "space_utc", "offset"] = "iso_ms"
     inclusive: bool = True
     whole_seconds: bool = False
-    numeric_ids: bool = False
     window: Literal["begins", "overlaps", "within"] = "begins"
 
     def __post_init__(self) -> None:
@@ -102,104 +67,70 @@ class Quirks:
         Raises:
             ValueError: If a name or a value is not known.
         """
-        hints = get_type_hints(cls)
-        values: dict[str, Any] = {}
-        for assignment in assignments:
-            name, _, text = assignment.partition("=")
+        hints, values = get_type_hints(cls), dict[str, Any]()
+        for name, _, text in (assignment.partition("=") for assignment in assignments):
             if name not in hints:
                 raise ValueError(f"unknown quirk {name!r}; known: {', '.join(hints)}")
-            values[name] = _parse_value(name, text, hints[name])
+            choices = {str(value): value for value in get_args(hints[name]) or (True, False)}
+            if hints[name] == AbstractSet[str]:
+                values[name] = text.split(",")
+            elif text.isdecimal() and text not in choices:
+                values[name] = int(text)
+            elif text in choices:
+                values[name] = choices[text]
+            else:
+                raise ValueError(f"{name}={text}: must be a number or one of {', '.join(choices)}")
         return cls(**values)
 
-    @classmethod
-    def alternatives(cls, name: str) -> tuple[Any, ...]:
-        """Return the values of a quirk other than what is documented."""
-        values = get_args(get_type_hints(cls)[name])
-        return tuple(value for value in values if value != getattr(cls, name))
-
-    @classmethod
-    def describe(cls) -> str:
-        """Return one line for each quirk: its name and its values."""
-        hints = get_type_hints(cls)
-        return "\n".join(f"  {x.name}={_values(hints[x.name])}" for x in fields(cls))
-
-
-def _parse_value(name: str, text: str, hint: Any) -> Any:
-    if hint == AbstractSet[str]:
-        return frozenset(text.split(","))
-    choices = {str(choice): choice for choice in _choices(hint)}
-    if choices and text not in choices:
-        raise ValueError(f"{name}={text}: must be one of {', '.join(choices)}")
-    if not choices and not text.isdecimal():
-        raise ValueError(f"{name}={text}: must be a number")
-    return choices[text] if choices else int(text)
-
-
-def _choices(hint: Any) -> tuple[Any, ...]:
-    if hint is bool:
-        return (True, False)
-    return () if int in get_args(hint) else get_args(hint)
-
-
-def _values(hint: Any) -> str:
-    if hint == AbstractSet[str]:
-        return "NAME,NAME,…"
-    return "|".join(map(str, _choices(hint))) or "NUMBER"
+    def hides(self, row: Row) -> bool:
+        """Return whether a row is never sent."""
+        return self.hidden > 0 and crc32(row["id"].encode()) % self.hidden == 0
 
 
 @dataclass(frozen=True)
 class Change:
-    """A row inserted or deleted between two requests.
+    """What happens to a row between two requests.
 
     Attributes:
         resource: The stream's name, such as `work_schedules`.
         after_request: Applied after this many requests for the resource; 1: before the second.
-        kind: What happens.
+        kind: What happens. A row that is edited moves to the end if a list has no order (inferred).
         position: Where in the stored rows: an index, or a fraction of the rows as a float.
         row: What to insert; None: a copy of the row at `position`, with a new id.
     """
 
     resource: str
     after_request: int
-    kind: Literal["insert", "delete"]
+    kind: Literal["insert", "delete", "edit"]
     position: float
     row: Row | None = None
 
 
 class ChangeSchedule:
-    """Applies changes between requests and records which rows they concern."""
+    """Applies changes between requests and records which rows were inserted."""
 
     def __init__(self, changes: Iterable[Change] = ()) -> None:
-        self._due: defaultdict[tuple[str, int], list[Change]] = defaultdict(list)
-        for change in changes:
-            self._due[change.resource, change.after_request].append(change)
-        self._requests: Counter[str] = Counter()
-        self._inserted: set[str] = set()
+        self._changes, self._requests, self._inserted = [*changes], Counter[str](), set[str]()
 
     def after_request(self, resource: str, rows: list[Row]) -> None:
         """Count a request for `resource` and apply the changes that are due to its `rows`."""
         self._requests[resource] += 1
-        for change in self._due.pop((resource, self._requests[resource]), ()):
-            if change.kind == "insert":
-                self._insert(change, rows)
-            elif rows:
-                del rows[_index(change, len(rows) - 1)]
+        now = resource, self._requests[resource]
+        for change in self._changes:
+            if (change.resource, change.after_request) == now:
+                self._apply(change, rows)
 
     def stable_rows(self, rows: list[Row]) -> list[Row]:
         """Return those of the present `rows` that existed from the start."""
         return [row for row in rows if row["id"] not in self._inserted]
 
-    def _insert(self, change: Change, rows: list[Row]) -> None:
-        row = change.row
-        if row is None:
-            if not rows:
-                return
-            new_id = f"new-{900_001 + len(self._inserted)}"
-            row = {**rows[_index(change, len(rows) - 1)], "id": new_id}
-        self._inserted.add(row["id"])
-        rows.insert(_index(change, len(rows)), row)
-
-
-def _index(change: Change, last: int) -> int:
-    is_absolute = isinstance(change.position, int)
-    return min(last, int(change.position if is_absolute else change.position * (last + 1)))
+    def _apply(self, change: Change, rows: list[Row]) -> None:
+        is_index = isinstance(change.position, int)
+        position = int(change.position if is_index else change.position * len(rows))
+        if change.kind != "insert" and rows:
+            changed = rows.pop(min(position, len(rows) - 1))
+            rows += [changed] if change.kind == "edit" else []
+        elif row := change.row or next(iter(rows[min(position, len(rows) - 1) :]), None):
+            new_id = row["id"] if change.row else f"new-{900_001 + len(self._inserted)}"
+            self._inserted.add(new_id)
+            rows.insert(position, {**row, "id": new_id})

@@ -5,7 +5,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import uvicorn
@@ -34,22 +34,12 @@ async def _run(server: uvicorn.Server, listener: socket.socket) -> None:
 
 @contextmanager
 def serve(envoy: Envoy | Stage, certificate: Path | None = None) -> Iterator[str]:
-    """Serve `envoy` within the context; yields its address, such as http://127.0.0.1:4000.
-
-    Args:
-        envoy: What to serve.
-        certificate: A PEM file with a certificate and its key, to serve https.
-    """
+    """Serve within the context, by https if there is a `certificate` with key; yield the URL."""
     listener = socket.create_server(("127.0.0.1", 0))
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else each response takes 40 ms
-    config = uvicorn.Config(
-        envoy.app if isinstance(envoy, Envoy) else envoy,
-        log_level="critical",
-        lifespan="off",
-        ws="none",
-        timeout_graceful_shutdown=1,
-        ssl_certfile=certificate,
-    )
+    app = envoy.app if isinstance(envoy, Envoy) else envoy
+    config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
+    config.ssl_certfile = certificate
     server = uvicorn.Server(config)
     thread = threading.Thread(target=asyncio.run, args=(_run(server, listener),), daemon=True)
     thread.start()
@@ -66,30 +56,20 @@ def serve(envoy: Envoy | Stage, certificate: Path | None = None) -> Iterator[str
 
 def connections(listener: socket.socket) -> Iterator[socket.socket]:
     """Yield incoming connections until the listener is closed or shut down."""
-    while True:
-        try:
-            connection, _ = listener.accept()
-        except OSError:
-            return
-        yield connection
+    with suppress(OSError):
+        while True:
+            yield listener.accept()[0]
 
 
 def environment(envoy: Envoy, address: str) -> dict[str, str]:
     """Return the environment variables with which the tap reads `envoy` by its API key."""
-    return {
-        "TAP_ENVOY_API_KEY": envoy.api_key,
-        "TAP_ENVOY_API_URL": f"{address}/v1",
-        "TAP_ENVOY_TOKEN_URL": f"{address}/oauth2/token",
-    }
+    urls = {"API_URL": f"{address}/v1", "TOKEN_URL": f"{address}/oauth2/token"}
+    settings = {"API_KEY": envoy.api_key, **urls}
+    return {f"TAP_ENVOY_{name}": value for name, value in settings.items()}
 
 
 def oauth_credentials(envoy: Envoy) -> dict[str, str]:
     """Return the credentials of the password and refresh grants, by the name of their setting."""
-    scopes = envoy.integration_scopes - {"token.refresh"}
-    return {
-        "CLIENT_ID": envoy.client_id,
-        "CLIENT_SECRET": envoy.client_secret,
-        "USERNAME": envoy.username,
-        "PASSWORD": envoy.password,
-        "REFRESH_TOKEN": envoy.new_refresh_token(*scopes),
-    }
+    client = {"CLIENT_ID": envoy.client_id, "CLIENT_SECRET": envoy.client_secret}
+    user = {"USERNAME": envoy.username, "PASSWORD": envoy.password}
+    return {**client, **user, "REFRESH_TOKEN": envoy.new_refresh_token(*envoy.integration_scopes)}
