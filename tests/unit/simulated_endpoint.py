@@ -1,64 +1,94 @@
-"""Reads a stream from the sandbox's resources within the test, without HTTP or threads."""
+"""Reads a stream from the sandbox's resources within the test, without HTTP, threads or waiting."""
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
+from typing_extensions import override
 
-from tap_envoy.client import REJECTIONS, parse_page
 from tap_envoy.exceptions import EnvoyError, RequestRejectedError
-from tap_envoy.pagination import Page
+from tap_envoy.pagination import Page, Pages
+from tap_envoy.prefetch import MAX_IN_FLIGHT, PrefetchPool
 from tap_envoy.reader import StreamReader
-from tap_envoy.records import RecordConformer, format_timestamp
+from tap_envoy.records import Record, RecordConformer, format_timestamp
 from tap_envoy.slices import TimeRange
 from tap_envoy.streams import STREAMS
 from tests.sandbox import RESOURCES, Change, ChangeSchedule, Quirks, respond
-from tests.sandbox.pages import Page as SandboxPage
-from tests.sandbox.pages import QueryRejectedError
-from tests.sandbox.resources import emitted_id
+from tests.sandbox.data import START
 
 CLASSES = {vars(stream)["name"]: stream for stream in STREAMS}
-Row = dict[str, Any]
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 
-class ShuffledPool:
-    """Runs jobs in random order, as responses to parallel requests arrive.
+class ShuffledPool(PrefetchPool):
+    """Runs calls in random order, as responses to parallel requests arrive."""
 
-    After `slow_jobs` of them it allows one at a time, as where responses become fast.
-    """
-
-    def __init__(
-        self, max_in_flight: int, rng: random.Random, *, slow_jobs: float = math.inf
-    ) -> None:
-        self.max_in_flight = max_in_flight
-        self._slow_jobs = slow_jobs
+    def __init__(self, max_in_flight: int = MAX_IN_FLIGHT, seed: int = 0) -> None:
+        super().__init__()
+        self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
         self.most_in_flight = 0
-        self._rng = rng
-        self._waiting: list[tuple[Future[Page], Callable[[], Page]]] = []
+        self.rng = random.Random(seed)  # noqa: S311
+        self._max_in_flight = max_in_flight
 
-    def submit(self, job: Callable[[], Page]) -> Future[Page]:
-        future: Future[Page] = Future()
-        self._waiting.append((future, job))
-        self._slow_jobs -= 1
-        if self._slow_jobs <= 0:
-            self.max_in_flight = 1
-        self.most_in_flight = max(self.most_in_flight, len(self._waiting))
+    @override
+    def ahead(
+        self,
+        function: Callable[[S], T],
+        items: Iterable[S],
+        limit: Callable[[], int] = lambda: MAX_IN_FLIGHT,
+    ) -> Iterator[tuple[S, T]]:
+        return super().ahead(function, items, lambda: min(limit(), self._max_in_flight))
+
+    @override
+    def submit(self, function: Callable[[], T]) -> Future[T]:
+        future: Future[T] = _Pending(self)
+        self.waiting.append((future, function))
+        in_flight = sum(not other.cancelled() for other, _ in self.waiting)
+        self.most_in_flight = max(self.most_in_flight, in_flight)
         return future
 
-    def result(self, future: Future[Page]) -> Page:
-        while not future.done():
-            other, job = self._waiting.pop(self._rng.randrange(len(self._waiting)))
-            try:
-                other.set_result(job())
-            except EnvoyError as error:
-                other.set_exception(error)
-        return future.result()
+
+class _Pending(Future[T]):
+    """The result of a call that is made, after others, when it is asked for."""
+
+    def __init__(self, pool: ShuffledPool) -> None:
+        super().__init__()
+        self._pool = pool
+
+    @override
+    def result(self, timeout: float | None = None) -> T:
+        while not self.done():
+            waiting = self._pool.waiting
+            future, function = waiting.pop(self._pool.rng.randrange(len(waiting)))
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(function())
+                except EnvoyError as error:
+                    future.set_exception(error)
+        return super().result(timeout)
+
+
+def create_reader(
+    stream: str,
+    fetch: Callable[[Mapping[str, Any]], Page],
+    pool: PrefetchPool,
+    warn: Callable[[str], None] = lambda _: None,
+    page_size: int = 100,
+) -> StreamReader:
+    """Return the reader of a stream, with another way to get a page."""
+    cls = CLASSES[stream]
+    pages = Pages(page_size)
+    return StreamReader(
+        cls.slicer, cls.sort_params, pages, fetch, pool, warn, needs_filter=cls.needs_filter
+    )
 
 
 @dataclass
@@ -76,7 +106,7 @@ class Outcome:
         most_in_flight: The most requests that were under way at once.
     """
 
-    rows: list[Row] = field(default_factory=list)
+    rows: list[Record] = field(default_factory=list)
     bookmarks: list[tuple[int, str | None]] = field(default_factory=list)
     error: str | None = None
     warnings: list[str] = field(default_factory=list)
@@ -99,32 +129,25 @@ class Outcome:
     @property
     def passed_by_bookmark(self) -> set[str]:
         """The ids of rows that some bookmark passed before they were emitted."""
-        passed, emitted, done, last = set[str](), set[str](), 0, None
-        ids = self.ids
+        passed, ids, emitted, done = set[str](), self.ids, set[str](), 0
         for count, bookmark in self.bookmarks:
             emitted.update(ids[done:count])
             done = count
-            if bookmark and bookmark != last:
-                passed |= {
-                    key
-                    for key, time in self.wanted.items()
-                    if time and time < bookmark and key not in emitted
-                }
-            last = bookmark
+            if bookmark:
+                late = {key for key, time in self.wanted.items() if time and time < bookmark}
+                passed |= late - emitted
         return passed
 
 
 def simulate(
     stream: str,
-    rows: Sequence[Row],
+    rows: Sequence[Record],
     quirks: Quirks | None = None,
     *,
     changes: Sequence[Change] = (),
     page_size: int = 100,
     start: datetime | None = None,
-    is_incremental: bool = True,
     in_flight: int = 1,
-    slow_jobs: float = math.inf,
     seed: int = 0,
     limit: int = 20_000,
     stop_after: int | None = None,
@@ -138,50 +161,33 @@ def simulate(
         changes: What happens to them between the requests.
         page_size: Rows to ask for.
         start: The earliest time to read.
-        is_incremental: Whether there are bookmarks.
         in_flight: Requests under way at once.
-        slow_jobs: Requests after which it is one at a time.
-        seed: Of what is random: the order of responses, and of rows in an unstable order.
+        seed: Of the order of responses.
         limit: Requests that it must not exceed.
         stop_after: Batches after which the read is interrupted.
     """
-    quirks = quirks or Quirks()
-    present = [dict(row) for row in rows]
-    schedule = ChangeSchedule(changes)
-    rng = random.Random(seed)  # noqa: S311
-    outcome = Outcome()
-    cls = CLASSES[stream]
-    conformer = RecordConformer(vars(cls)["schema"])
+    quirks, present, schedule = quirks or Quirks(), list(rows), ChangeSchedule(changes)
+    outcome, conformer = Outcome(), RecordConformer(vars(CLASSES[stream])["schema"])
 
-    def fetch(params: dict[str, Any], _is_probe: bool) -> Page:  # noqa: FBT001
+    def fetch(params: Mapping[str, Any]) -> Page:
         query = {name: str(value) for name, value in params.items()}
         outcome.requests.append(query)
         assert len(outcome.requests) <= limit, "the read does not end"
-        status, body = respond(RESOURCES[stream], present, query, quirks, rng)
+        status, body = respond(RESOURCES[stream], present, query, quirks)
         schedule.after_request(stream, present)
-        if status in REJECTIONS:
+        if status != 200:
             raise RequestRejectedError(f"HTTP {status}.", status=status, detail=": “no”")
-        assert status == 200
-        page = parse_page(msgspec.json.decode(msgspec.json.encode(body)))
-        for record in page.records:
+        body = msgspec.json.decode(msgspec.json.encode(body))
+        for record in body["data"]:
             conformer.conform(record)
-        return page
+        return Page(body["data"], body.get("meta", {}).get("total"))
 
-    now = datetime.now(UTC)
-    reader = create_reader(
-        stream,
-        fetch,
-        page_size=page_size,
-        start=start,
-        is_incremental=is_incremental,
-        warn=outcome.warnings.append,
-    )
-    pool: Any = ShuffledPool(in_flight, rng, slow_jobs=slow_jobs)
-    bookmark = None
+    now, bookmark = datetime.now(UTC), None
+    pool = ShuffledPool(in_flight, seed)
+    reader = create_reader(stream, fetch, pool, outcome.warnings.append, page_size)
     try:
-        for batch in islice(reader.read(pool), stop_after):
-            if batch.resets_bookmark:
-                bookmark = None
+        batches = reader.read(TimeRange(start, now, now + timedelta(days=60)))
+        for batch in islice(batches, stop_after):
             outcome.rows += batch.records
             if batch.bookmark:
                 bookmark = max(bookmark or "", min(batch.bookmark, format_timestamp(now)))
@@ -189,12 +195,15 @@ def simulate(
     except EnvoyError as error:
         outcome.error = str(error)
     outcome.most_in_flight = pool.most_in_flight
-    key = cls.replication_key if isinstance(cls.replication_key, str) else ""
+    key = str(CLASSES[stream].replication_key)
     first = format_timestamp(start) if start else ""
+    has_rooms = not quirks.rejected & {"type", "type=ROOM"} or not outcome.warnings
     outcome.wanted = {
-        emitted_id(row, quirks): row.get(key)
+        row["id"]: row.get(key)
         for row in schedule.stable_rows(present)
-        if not key or (row[key] or first) >= first
+        if (row.get(key) or first) >= first
+        and not quirks.hides(row)
+        and (has_rooms or row["id"][0] != "r")
     }
     return outcome
 
@@ -203,73 +212,49 @@ def assert_nothing_lost(outcome: Outcome) -> None:
     """Assert that rows are missing only where there is an error, and behind no bookmark."""
     assert outcome.error or not outcome.missing
     assert not outcome.passed_by_bookmark
+    assert len(set(outcome.ids)) == len(outcome.ids)
     assert outcome.error is None or outcome.error.endswith(".")
 
 
 def assert_complete(outcome: Outcome) -> None:
+    """Assert that every row was emitted, once."""
     assert outcome.error is None
-    assert not outcome.missing
-    assert not outcome.passed_by_bookmark
-    assert len(set(outcome.ids)) == len(outcome.ids)
-
-
-def create_reader(
-    stream: str,
-    fetch: Callable[[dict[str, Any], bool], Page],
-    *,
-    page_size: int = 100,
-    start: datetime | None = None,
-    is_incremental: bool = True,
-    warn: Callable[[str], None] = lambda _: None,
-) -> StreamReader:
-    """Return the reader of a stream, as the tap creates it."""
-    cls, now = CLASSES[stream], datetime.now(UTC)
-    return StreamReader(
-        cls.endpoint(page_size),
-        TimeRange(start, now, now + timedelta(days=60)),
-        fetch,
-        wants_bookmark=is_incremental and isinstance(cls.replication_key, str),
-        warn=warn,
-    )
+    assert_nothing_lost(outcome)
 
 
 class LongList:
-    """Entries of three locations, one a second, made when they are requested; too many to hold."""
+    """Entries, one a second, made when they are requested; too many to hold."""
 
-    def __init__(self, count: int, **quirks: Any) -> None:
+    def __init__(self, count: int, max_rows: int = 10_000, *, has_total: bool = True) -> None:
         self.requests = 0
-        self._count = count
-        self._quirks = Quirks(**{"max_rows": 10_000, **quirks})
+        self.deepest = 0
+        self._count, self._max_rows, self._has_total = count, max_rows, has_total
 
-    def fetch(self, params: dict[str, Any], _is_probe: bool) -> Page:  # noqa: FBT001
+    def fetch(self, params: Mapping[str, Any]) -> Page:
+        """Return a page, as `entries` would.
+
+        Raises:
+            RequestRejectedError: If it is too deep.
+        """
         self.requests += 1
-        query = {name: str(value) for name, value in params.items()}
-        try:
-            page = SandboxPage.parse(query, 30, 0, self._quirks)
-            first = self._first(query.get("signedInAtAfter"))
-            part = page.part(self._count - first, self._quirks)
-        except QueryRejectedError as error:
-            message = f"HTTP {error.status}."
-            raise RequestRejectedError(message, status=error.status, detail="") from None
-        numbers = range(first, self._count)
-        if query.get("order") == "DESC":
-            numbers = numbers[::-1]
-        has_total = self._quirks.meta == "honest"
+        number, size = params["page"], params["perPage"]
+        self.deepest = max(self.deepest, number * size)
+        if number * size > self._max_rows:
+            raise RequestRejectedError("HTTP 400.", status=400, detail="")
+        first = math.ceil(self._seconds(params.get("signedInAtAfter"), 0))
+        last = math.floor(self._seconds(params.get("signedInAtBefore"), self._count - 1))
+        numbers = range(max(first, 0), min(last + 1, self._count))
         rows = [
-            {"id": f"v-{n}", "signedInAt": self.time_of(n), "locationId": f"100{n % 3}"}
-            for n in numbers[part]
+            {"id": f"v-{n}", "signedInAt": self.time_of(n)}
+            for n in numbers[(number - 1) * size : number * size]
         ]
-        return Page(rows, len(numbers) if has_total else None)
+        return Page(rows, len(numbers) if self._has_total else None)
 
     @staticmethod
     def time_of(number: int) -> str:
-        return format_timestamp(FIRST + timedelta(seconds=number))
+        """Return the time of an entry."""
+        return format_timestamp(START + timedelta(seconds=number))
 
-    def _first(self, after: str | None) -> int:
-        if after is None:
-            return 0
-        passed = (datetime.fromisoformat(after) - FIRST).total_seconds()
-        return min(self._count, max(0, math.ceil(passed)))
-
-
-FIRST = datetime(2020, 1, 1, tzinfo=UTC)
+    @staticmethod
+    def _seconds(time: str | None, default: int) -> float:
+        return (datetime.fromisoformat(time) - START).total_seconds() if time else default
