@@ -27,7 +27,7 @@ MAX_RETRY_AFTER = 300.0
 """Seconds to which a longer `Retry-After` is cut."""
 
 MANY_RATE_LIMITED = 3
-"""Responses with HTTP 429 to one request from which on another program is suspected."""
+"""Responses with HTTP 429 in a run from which on another program is suspected."""
 
 OTHER_PROGRAM = " Another program may be using the same credentials; see `requests_per_second`."
 
@@ -37,6 +37,10 @@ class RateLimiter:
 
     Envoy allows 10 requests per second for each access token (documented for spaces). Whether it
     counts them in a leaky bucket or in windows is unknown; even spacing satisfies both.
+
+    Attributes:
+        clock: Returns seconds from an arbitrary origin.
+        sleep: Waits for a number of seconds.
     """
 
     def __init__(
@@ -46,37 +50,26 @@ class RateLimiter:
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], object] = time.sleep,
     ) -> None:
-        """Create a limiter.
-
-        Args:
-            per_second: Requests per second, above 0.
-            clock: Returns seconds from an arbitrary origin.
-            sleep: Waits for a number of seconds.
-        """
+        self.clock = clock
+        self.sleep = sleep
         self._interval = 1 / per_second
-        self._clock = clock
-        self._sleep = sleep
-        self._lock = threading.Lock()
-        # Slots are times of a clock that stands still during pauses.
         self._next_slot = self._resume_at = clock()
-        self._paused = 0.0
+        self._turn = threading.Lock()
+        self._pausing = threading.Lock()
 
     def acquire(self) -> None:
-        """Reserve the next slot, and wait for it; requests leave in the order of the calls."""
-        with self._lock:
-            # A slot taken late is made up for, but never so that a second holds eleven requests.
-            slot = max(self._next_slot, self._clock() - self._paused - self._interval / 4)
-            self._next_slot = slot + self._interval
-        while (delay := slot + self._paused - self._clock()) > 0:
-            self._sleep(delay)  # during which a pause may move the slot
+        """Wait until the next request may be sent; one thread waits, the others queue behind it."""
+        with self._turn:
+            while (delay := max(self._next_slot, self._resume_at) - self.clock()) > 0:
+                self.sleep(delay)  # during which a pause may begin
+            # A late request is made up for, but never so that a second holds eleven of them.
+            earliest = self.clock() - self._interval / 4
+            self._next_slot = max(self._next_slot, earliest) + self._interval
 
     def pause(self, seconds: float) -> None:
-        """Send no request for `seconds`; threads that wait already leave evenly afterwards."""
-        with self._lock:
-            now = self._clock()
-            self._next_slot = max(self._next_slot, now - self._paused)
-            self._paused += max(0.0, now + seconds - max(now, self._resume_at))
-            self._resume_at = max(self._resume_at, now + seconds)
+        """Let no request be sent for `seconds`, also none that waits already."""
+        with self._pausing:
+            self._resume_at = max(self._resume_at, self.clock() + seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +97,8 @@ class RetryPolicy:
 class EnvoySession(requests.Session):
     """The session that all list requests of a run share.
 
-    It uses a proxy and a CA bundle of the environment. It follows no redirect, so that credentials
-    never reach another host.
+    It uses a proxy and a CA bundle of the environment, but no password of `.netrc`. It follows no
+    redirect, so that credentials never reach another host.
 
     Attributes:
         rate_limiter: Decides when a request is sent.
@@ -124,18 +117,19 @@ class EnvoySession(requests.Session):
         super().__init__()
         # A refused key was seen as HTTP 200 where `Accept` asked for version 3.
         self.headers.update({"Accept": "application/json", "User-Agent": user_agent})
+        self.auth = lambda request: request  # `requests` reads `.netrc` where there is none
         self.rate_limiter = rate_limiter
         self.timeout = timeout
         self.retry_policy = retry_policy
+        self._rate_limited = 0
 
     def fresh(self) -> EnvoySession:
         """Return a session without open connections, for a request that must not be repeated.
 
         The server may have closed a connection that has idled, which shows only once it is used.
         """
-        return EnvoySession(
-            self.rate_limiter, timeout=self.timeout, user_agent=str(self.headers["User-Agent"])
-        )
+        user_agent = str(self.headers["User-Agent"])
+        return EnvoySession(self.rate_limiter, timeout=self.timeout, user_agent=user_agent)
 
     @override
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
@@ -155,37 +149,35 @@ class EnvoySession(requests.Session):
             RunAbortedError: If there was no connection to the end.
             EnvoyError: If another transient error remained.
         """
-        policy, start, rate_limited = self.retry_policy, None, 0
+        policy, limiter, start = self.retry_policy, self.rate_limiter, None
         for number in itertools.count(1):
             try:
                 return attempt()
             except TransientError as error:
-                start = time.monotonic() if start is None else start
-                elapsed = time.monotonic() - start
+                now, text = limiter.clock(), str(error)
+                start = now if start is None else start
                 is_limit = error.status == HTTPStatus.TOO_MANY_REQUESTS
-                rate_limited += is_limit
-                hint = OTHER_PROGRAM if rate_limited >= MANY_RATE_LIMITED else ""
-                if elapsed >= policy.max_time:
-                    kind = RunAbortedError if isinstance(error, NoConnectionError) else EnvoyError
-                    after = (
-                        f" Gave up after {elapsed:.0f} s; run again later." if number > 1 else ""
-                    )
-                    raise kind(f"{error}{hint}{after}") from error
-                wait = policy.wait(number, error.retry_after)
+                self._rate_limited += is_limit
+                if is_limit and self._rate_limited >= MANY_RATE_LIMITED:
+                    text += OTHER_PROGRAM
                 if error.retry_after and error.retry_after > MAX_RETRY_AFTER:
-                    hint += f" Envoy asked to wait {error.retry_after:,.0f} s."
-                logger.warning(
-                    "%s%s Retrying in %.1f s (attempt %d).", error, hint, wait, number + 1
-                )
-                if error.retry_after or is_limit:
-                    self.rate_limiter.pause(wait)
-                time.sleep(wait)
+                    text += f" The server asked to wait {error.retry_after:g} s."
+                if now - start >= policy.max_time:
+                    if number > 1:
+                        text += f" Gave up after {now - start:.0f} s; run again later."
+                    kind = RunAbortedError if isinstance(error, NoConnectionError) else EnvoyError
+                    raise kind(text) from error
+                wait = policy.wait(number, error.retry_after)
+                logger.warning("%s Retrying in %.1f s (attempt %d).", text, wait, number + 1)
+                if is_limit or error.retry_after:
+                    limiter.pause(wait)
+                limiter.sleep(wait)
         raise AssertionError
 
 
 def parse_retry_after(response: requests.Response) -> float | None:
     """Return the seconds of a `Retry-After` header (a number or an HTTP date), or None."""
     try:
-        return RetryAfterParser().parse_retry_after(response.headers.get("Retry-After", ""))
+        return float(RetryAfterParser().parse_retry_after(response.headers.get("Retry-After", "")))
     except (InvalidHeader, OverflowError, ValueError):
         return None

@@ -21,6 +21,8 @@ class Received:
     path: str
     headers: dict[str, str]
     body: bytes
+    port: int
+    """The client's port, which shows the connection."""
 
     @property
     def form(self) -> dict[str, str]:
@@ -55,7 +57,7 @@ def serve(answer: Callable[[Received], Reply | None]) -> Iterator[str]:
         def handle_request(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
-            reply = answer(Received(self.path, headers, body))
+            reply = answer(Received(self.path, headers, body, self.client_address[1]))
             if reply is None:
                 self.close_connection = True
                 return
