@@ -111,7 +111,7 @@ class TapEnvoy(Tap):
     def authenticator_for(self, streams: Iterable[EnvoyStream]) -> Authenticator:
         """Return an authenticator with the scopes of these streams."""
         scopes = [scope for stream in streams for scope in stream.scopes]
-        return create_authenticator(self.config, scopes, self.session, self.logger)
+        return create_authenticator(self.config, scopes, self.session)
 
     # Streams, catalog, state
 

@@ -19,7 +19,7 @@ class TokenServer:
 
     def __init__(self) -> None:
         self.received: list[Received] = []
-        self.replies: list[Reply | Callable[[Received], Reply] | None] = []
+        self.replies: list[Reply | Callable[[], Reply] | None] = []
         """Replies to the next requests, in place of the usual ones; None closes the connection."""
         self.changes: dict[str, object] = {}
         """Properties of token responses that replace the usual ones."""
@@ -49,7 +49,7 @@ class TokenServer:
         self.received.append(request)
         if self.replies:
             reply = self.replies.pop(0)
-            return reply(request) if callable(reply) else reply
+            return reply() if callable(reply) else reply
         time.sleep(random.uniform(0, self.max_delay))  # noqa: S311
         form = request.form
         if form["grant_type"] == "password":
