@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ def parse_catalog(value: Mapping[str, Any], logger: logging.Logger) -> Catalog:
         EnvoyError: If `value` is none, or does not say clearly what it selects.
     """
     try:
-        streams = [_with_metadata(stream, logger) for stream in value["streams"]]
+        streams = [_with_metadata(stream, logger) for stream in deepcopy(value["streams"])]
         return Catalog.from_dict({"streams": streams})
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         raise EnvoyError(
@@ -42,7 +43,7 @@ def parse_catalog(value: Mapping[str, Any], logger: logging.Logger) -> Catalog:
 def _with_metadata(stream: Mapping[str, Any], logger: logging.Logger) -> dict[str, Any]:
     """Return an entry whose metadata has what other tools write elsewhere, or by other names."""
     stream_name = printable(stream["tap_stream_id"])
-    schema = _without_any_of(stream.get("schema") or {})
+    schema = stream.get("schema") or {}
     metadata: dict[tuple[str, ...], dict[str, Any]] = {
         tuple(x["breadcrumb"]): {k: v for k, v in x["metadata"].items() if v is not None}
         for x in stream.get("metadata") or ()
@@ -74,37 +75,22 @@ def _with_metadata(stream: Mapping[str, Any], logger: logging.Logger) -> dict[st
     return {**stream, "schema": schema, "metadata": items, **replication}
 
 
-def _without_any_of(schema: Any) -> Any:
-    """Return a schema with null as a type instead of `anyOf`: flattening drops such columns."""
-    if isinstance(schema, list):
-        return [_without_any_of(inner) for inner in schema]
-    if not isinstance(schema, dict):
-        return schema
-    schema = {name: _without_any_of(inner) for name, inner in schema.items()}
-    options = schema.get("anyOf")
-    others = [x for x in options if x != {"type": "null"}] if isinstance(options, list) else []
-    if len(others) == 1 and "type" in others[0]:
-        del schema["anyOf"]
-        types = others[0]["type"]
-        types = [types] if isinstance(types, str) else types
-        schema |= others[0] | {"type": [*types, "null"]}
-    return schema
-
-
 def _subschemas(
-    schema: Mapping[str, Any], breadcrumb: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], Mapping[str, Any]]]:
+    schema: dict[str, Any], breadcrumb: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """Yield a schema and those of its properties, with null as a type instead of in `anyOf`."""
+    options = [x for x in schema.get("anyOf") or () if x != {"type": "null"}]
+    if len(options) == 1 and "type" in options[0]:  # flattening would drop the column
+        types = options[0]["type"]
+        schema |= options[0] | {"type": [*([types] if isinstance(types, str) else types), "null"]}
+        del schema["anyOf"]
     yield breadcrumb, schema
     for name, inner in (schema.get("properties") or {}).items():
         yield from _subschemas(inner, (*breadcrumb, "properties", name))
 
 
 def check_catalog(catalog: Catalog, streams: Mapping[str, Stream]) -> Iterator[str]:
-    """Yield a warning for unknown streams; complete what a catalog may leave out, in place.
-
-    Args:
-        catalog: The input catalog.
-        streams: The streams of the tap by name, as discovered.
+    """Yield a warning for streams other than `streams`; complete the entries of these in place.
 
     Raises:
         EnvoyError: If no stream is selected, or one cannot be read as its entry says.
@@ -149,17 +135,15 @@ def _complete(entry: CatalogEntry, stream: Stream) -> None:
         names = list_names(unknown)
         raise EnvoyError(f"--catalog: `key_properties` of {stream.name} are unknown: {names}.")
     for name in {*keys, *stream.primary_keys, *filter(None, [stream.replication_key])}:
-        properties.setdefault(name, own[name])
+        if name not in properties or not properties[name].type:
+            properties[name] = own[name]
         metadata = entry.metadata.setdefault(("properties", name), Metadata())
         metadata.inclusion = Metadata.InclusionType.AUTOMATIC  # a target needs it
     entry.key_properties, entry.stream = keys, stream.name
 
 
 def unwrap_state(value: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the bookmarks of a Singer state by stream; none for an empty object.
-
-    Args:
-        value: The state, a STATE message, or the output of `meltano state get`.
+    """Return the bookmarks of a state, a STATE message, or the output of `meltano state get`.
 
     Raises:
         EnvoyError: If it is anything else.

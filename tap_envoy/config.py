@@ -24,7 +24,7 @@ from tap_envoy.records import format_timestamp, parse_time
 
 if TYPE_CHECKING:
     import logging
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
 API_URL = "https://api.envoy.com/v1"
 TOKEN_URL = "https://api.envoy.com/oauth2/token"  # noqa: S105  # an address
@@ -38,14 +38,8 @@ CREDENTIAL_SETS = (
 
 ENV_PREFIX = "TAP_ENVOY_"
 
-OTHER_VARIABLES = re.compile("TAP_ENVOY_(LOGLEVEL|_.*)")
-"""Variables that the SDK and Meltano read, such as TAP_ENVOY__SELECT."""
-
 ALIASES = {"client_api_key": "api_key", "email": "username"}
 """Envoy's names of settings."""
-
-SIMILARITY = 0.75
-"""Ratio of `difflib` from which a name is taken for a misspelled one."""
 
 QUOTED = re.compile(r"""\s*(".*"|'.*'|`.*`|[“„].*”|\u2018.*\u2019)\s*""", re.DOTALL)
 """A value in quotation marks, which an environment file or an editor leaves around it."""
@@ -120,10 +114,8 @@ def read_json(option: str, file: IO[str]) -> dict[str, Any]:
     try:
         value = json.loads(file.read())
     except (RecursionError, ValueError) as error:
-        place = "in UTF-8"
-        if isinstance(error, json.JSONDecodeError):
-            place = f"({error.msg}, line {error.lineno}, column {error.colno})"
-        raise EnvoyError(f"{option}: {name} is not valid JSON {place}.") from None
+        reason = error if isinstance(error, json.JSONDecodeError) else "not UTF-8, or too deep"
+        raise EnvoyError(f"{option}: {name} is not valid JSON ({reason}).") from None
     if not isinstance(value, dict):
         raise EnvoyError(f"{option}: {name} does not contain a JSON object.")
     return value
@@ -166,7 +158,8 @@ def from_environment(schema: Mapping[str, Any], logger: logging.Logger) -> dict[
     for variable, text in (_read_dotenv(logger) | os.environ).items():
         if name := names.get(variable):
             config[name] = _parse(text, schema["properties"][name]["type"])
-        elif variable.startswith(ENV_PREFIX) and not OTHER_VARIABLES.fullmatch(variable) and text:
+        # The SDK reads a log level, and Meltano writes such as TAP_ENVOY__SELECT.
+        elif text and re.match("TAP_ENVOY_(?!LOGLEVEL$|_)", variable):
             if _similar_setting(variable, names.values()):
                 config[variable] = text
             else:
@@ -220,19 +213,17 @@ def validate_config(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Ite
     yield from _missing_credentials({*config, *meant.values()})
 
 
-def _similar_setting(name: str, known: Iterable[str]) -> str | None:
+def _similar_setting(name: str, known: Collection[str]) -> str | None:
     """Return the setting that an unknown name, also of a variable, probably means."""
     similar = most_similar(name.removeprefix(ENV_PREFIX), [*known, *ALIASES])
     return ALIASES.get(similar, similar) if similar else None
 
 
-def most_similar(name: str, known: Iterable[str]) -> str | None:
+def most_similar(name: str, known: Collection[str]) -> str | None:
     """Return the known name that is most similar, apart from case and separators."""
-    plain = {re.sub(r"\W|_", "", other).lower(): other for other in known}
-    close = difflib.get_close_matches(
-        re.sub(r"\W|_", "", name).lower(), plain, n=1, cutoff=SIMILARITY
-    )
-    return plain[close[0]] if close else None
+    name, *others = (re.sub(r"\W|_", "", x).lower() for x in (name, *known))
+    close = difflib.get_close_matches(name, others, n=1, cutoff=0.75)
+    return [*known][others.index(close[0])] if close else None
 
 
 def _fault(value: Any, definition: Mapping[str, Any]) -> str | None:

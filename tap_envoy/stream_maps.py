@@ -15,15 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from singer_sdk.exceptions import StreamMapConfigError
-from singer_sdk.mapper import (
-    MAPPER_ALIAS_OPTION,
-    MAPPER_ELSE_OPTION,
-    MAPPER_FILTER_OPTION,
-    MAPPER_KEY_PROPERTIES_OPTION,
-    MAPPER_SOURCE_OPTION,
-    NULL_STRING,
-    CustomStreamMap,
-)
+from singer_sdk.mapper import CustomStreamMap
 from singer_sdk.singerlib import Catalog
 
 from tap_envoy.config import most_similar
@@ -35,12 +27,7 @@ if TYPE_CHECKING:
     from singer_sdk import Stream
     from singer_sdk.mapper import PluginMapper
 
-OPTIONS = {
-    MAPPER_ALIAS_OPTION,
-    MAPPER_ELSE_OPTION,
-    MAPPER_KEY_PROPERTIES_OPTION,
-    MAPPER_SOURCE_OPTION,
-}
+OPTIONS = {"__alias__", "__else__", "__key_properties__", "__source__"}
 """What the map of a stream may contain besides properties and a filter."""
 
 FUNCTIONS = {"bool", "datetime", "float", "int", "json", "md5", "rand", "randint", "sha256", "str"}
@@ -51,20 +38,16 @@ VARIABLES = {"_", "__original_stream_name__", "__stream_name__", "config", "fake
 def check_stream_maps(
     maps: Mapping[str, Mapping[str, Any] | str | None], streams: Mapping[str, Collection[str]]
 ) -> None:
-    """Check that stream maps refer to nothing that does not exist.
-
-    Args:
-        maps: The setting `stream_maps`, of which the settings' schema has checked all types.
-        streams: The names of the properties of each stream.
+    """Check that stream maps refer to nothing but `streams` and their properties.
 
     Raises:
-        EnvoyError: If they do.
+        EnvoyError: If they do; their types have been checked by the settings' schema.
     """
     for name, definition in maps.items():
-        if name == MAPPER_ELSE_OPTION:
+        if name == "__else__":
             continue
         options = definition if isinstance(definition, dict) else {}
-        source = str(options.get(MAPPER_SOURCE_OPTION, name))
+        source = str(options.get("__source__", name))
         matches = [stream for stream in streams if fnmatch.fnmatch(stream, source)]
         if not matches:
             raise _unknown("stream", source, streams)
@@ -77,13 +60,14 @@ def check_stream_maps(
 def _check_property(
     stream: str, name: str, value: str | None, properties: set[str], options: Mapping[str, Any]
 ) -> None:
-    is_removed = value in (None, NULL_STRING)
+    is_removed = value in (None, "__NULL__")
     similar = most_similar(name, properties - options.keys())
     # With `__else__`, or the similar property in the map too, nothing is left by mistake.
-    is_misspelled = similar and MAPPER_ELSE_OPTION not in options
-    is_known = name in properties or name == MAPPER_FILTER_OPTION
+    is_misspelled = similar and "__else__" not in options
+    is_known = name in properties or name == "__filter__"
     if not is_known and (is_removed or is_misspelled or name.startswith("__")):
-        hint = "" if is_removed else f" To add a property of this name, map `{similar}` too."
+        can_be_meant = similar and not is_removed
+        hint = f" To add a property of this name, map `{similar}` too." if can_be_meant else ""
         raise EnvoyError(f"{_unknown(f'property of {stream}', name, properties)}{hint}")
     if not is_removed:
         _check_expression(str(value), f"the expression of {stream}.{printable(name)}", properties)
@@ -104,7 +88,7 @@ def _check_expression(text: str, where: str, properties: set[str]) -> None:
         raise EnvoyError(f"`stream_maps`: {where} needs Faker; install `tap-envoy[faker]`.")
 
 
-def _unknown(what: str, name: str, known: Iterable[str]) -> EnvoyError:
+def _unknown(what: str, name: str, known: Collection[str]) -> EnvoyError:
     similar = most_similar(name, known)
     hint = f"did you mean `{similar}`?" if similar else "correct or remove it."
     return EnvoyError(f"`stream_maps`: unknown {what}: `{printable(name)}`; {hint}")
@@ -143,7 +127,7 @@ def _evaluate(evaluate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     try:
         return evaluate(*args, **kwargs)
     except Exception as error:  # noqa: BLE001  # an expression can raise anything
-        name = printable(kwargs.get("property_name") or MAPPER_FILTER_OPTION)
+        name = printable(kwargs.get("property_name") or "__filter__")
         raise EnvoyError(
             f"The stream map of `{name}` failed on a record ({type(error).__name__}); make the "
             "expression accept null and missing values."

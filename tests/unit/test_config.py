@@ -397,11 +397,14 @@ def test_dotenv_that_is_a_directory_is_ignored(
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "is not valid JSON (Expecting value, line 1, column 1)"),
-        (b'{"a":\n "secret" 1}', "is not valid JSON (Expecting ',' delimiter, line 2, column 11)"),
+        (b"", "is not valid JSON (Expecting value: line 1 column 1 (char 0))"),
+        (
+            b'{"a":\n "secret" 1}',
+            "is not valid JSON (Expecting ',' delimiter: line 2 column 11 (char 16))",
+        ),
         (b"[1]", "does not contain a JSON object"),
-        (b"[" * 100_000, "is not valid JSON in UTF-8"),
-        (b'{"password": "\xff"}', "is not valid JSON in UTF-8"),
+        (b"[" * 100_000, "is not valid JSON (not UTF-8, or too deep)"),
+        (b'{"password": "\xff"}', "is not valid JSON (not UTF-8, or too deep)"),
     ],
     ids=range(5),
 )

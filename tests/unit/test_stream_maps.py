@@ -4,8 +4,6 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from singer_sdk.mapper import StreamMap
 
 from tap_envoy.exceptions import EnvoyError
@@ -47,67 +45,54 @@ def test_stream_maps_that_can_be_meant_are_accepted(maps: dict[str, Any]) -> Non
     assert tap(maps)
 
 
-UNKNOWN = "`stream_maps`: unknown"
+@pytest.mark.parametrize(
+    ("maps", "what", "name", "advice"),
+    [
+        ({"entrys": {"email": None}}, "stream", "entrys", "did you mean `entries`?"),
+        ({"zebra": None}, "stream", "zebra", "correct or remove it."),
+        ({"v": {"__source__": "entris"}}, "stream", "entris", "did you mean `entries`?"),
+        ({"entries": {"fulName": None}}, "property of entries", "fulName", "did you mean `fullN"),
+        ({"entries": {"fullname": "1"}}, "property of entries", "fullname", "did you mean `fullN"),
+        ({"*": {"emali": "__NULL__"}}, "property of *", "emali", "did you mean `email`?"),
+        (
+            {"entries": {"full_name": "fullName"}},
+            "property of entries",
+            "full_name",
+            "did you mean `fullName`? To add a property of this name, map `fullName` too.",
+        ),
+        ({"entries": {"__flter__": "1"}}, "property of entries", "__flter__", "correct or remove"),
+        (
+            {"entries": {"fullName": "md5(fulName)"}},
+            "name in the expression of entries.fullName",
+            "fulName",
+            "did you mean `fullName`?",
+        ),
+        ({"entries": {"x": "md6(id)"}}, "name in the expression of entries.x", "md6", "correct"),
+    ],
+    ids=repr,
+)
+def test_stream_maps_with_an_unknown_name_are_refused(
+    maps: dict[str, Any], what: str, name: str, advice: str
+) -> None:
+    sentence = f"`stream_maps`: unknown {what}: `{name}`; {advice}"
+    with pytest.raises(EnvoyError, match=f"^{re.escape(sentence)}"):
+        tap(maps)
 
 
 @pytest.mark.parametrize(
     ("maps", "sentence"),
     [
-        ({"entrys": {"email": None}}, f"{UNKNOWN} stream: `entrys`; did you mean `entries`?"),
-        ({"zebra": None}, f"{UNKNOWN} stream: `zebra`; correct or remove it."),
-        ({"v": {"__source__": "entris"}}, f"{UNKNOWN} stream: `entris`; did you mean `entries`?"),
-        (
-            {"entries": {"fulName": None}},
-            f"{UNKNOWN} property of entries: `fulName`; did you mean `fullName`?",
-        ),
-        (
-            {"entries": {"fullname": "__NULL__"}},
-            f"{UNKNOWN} property of entries: `fullname`; did you mean `fullName`?",
-        ),
-        ({"*": {"emali": None}}, f"{UNKNOWN} property of *: `emali`; did you mean `email`?"),
-        (
-            {"entries": {"full_name": "fullName"}},
-            (
-                f"{UNKNOWN} property of entries: `full_name`; did you mean `fullName`? "
-                "To add a property of this name, map `fullName` too."
-            ),
-        ),
-        (
-            {"entries": {"fullName": "md5(fulName)"}},
-            (
-                f"{UNKNOWN} name in the expression of entries.fullName: `fulName`; "
-                "did you mean `fullName`?"
-            ),
-        ),
-        (
-            {"entries": {"x": "md6(email)"}},
-            f"{UNKNOWN} name in the expression of entries.x: `md6`; correct or remove it.",
-        ),
-        (
-            {"entries": {"__flter__": "1"}},
-            f"{UNKNOWN} property of entries: `__flter__`; correct or remove it.",
-        ),
-        (
-            {"entries": {"fullName": "md5('hidden'"}},
-            "`stream_maps`: the expression of entries.fullName is not valid.",
-        ),
-        (
-            {"entries": {"fullName": "x = 1"}},
-            "`stream_maps`: the expression of entries.fullName is not valid.",
-        ),
-        (
-            {"entries": {"id": None}},
-            "`stream_maps`: Removing key property 'id' is not permitted in 'entries' ",
-        ),
-        (
-            {"entries": {"__alias__": "'hidden' / 0"}},
-            "`stream_maps` or `flattening_max_key_length` is not valid (TypeError); check each",
-        ),
+        ({"entries": {"x": "md5('hidden'"}}, "the expression of entries.x is not valid."),
+        ({"entries": {"x": "y = 'hidden'"}}, "the expression of entries.x is not valid."),
+        ({"entries": {"id": None}}, "Removing key property 'id' is not permitted in 'entries' "),
+        ({"entries": {"__alias__": "'hidden' / 0"}}, "is not valid (TypeError); check each `__al"),
     ],
     ids=repr,
 )
-def test_stream_maps_with_an_error_are_refused(maps: dict[str, Any], sentence: str) -> None:
-    with pytest.raises(EnvoyError, match=re.escape(sentence)) as caught:
+def test_stream_maps_that_are_not_valid_are_refused_without_values(
+    maps: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(EnvoyError, match=f"^`stream_maps`.*{re.escape(sentence)}") as caught:
         tap(maps)
     assert "hidden" not in str(caught.value)
     assert str(caught.value).isprintable()
@@ -152,29 +137,3 @@ def test_stream_map_values_are_not_logged(caplog: pytest.LogCaptureFixture) -> N
     assert mapped is not None
     assert mapped["email"] != RECORD["email"]
     assert "Grace" not in caplog.text
-
-
-EXPRESSIONS = st.sampled_from(["fullName", "md5(email)", "__NULL__", "x =", "fullName.zebra"])
-
-
-@given(
-    maps=st.dictionaries(
-        st.sampled_from(["entries", "*", "__else__", "entrys"]) | st.text(max_size=5),
-        st.dictionaries(
-            st.sampled_from(["email", "__filter__", "__alias__", "__source__"]) | st.text(),
-            EXPRESSIONS | st.text() | st.none(),
-            max_size=3,
-        )
-        | st.none(),
-        max_size=2,
-    )
-)
-@settings(deadline=None, max_examples=50)
-def test_stream_maps_of_any_form_make_a_tap_or_one_sentence(maps: dict[str, Any]) -> None:
-    sentence = "."
-    try:
-        tap(maps)
-    except EnvoyError as error:
-        sentence = str(error)
-    assert sentence.isprintable()
-    assert "Unexpected" not in sentence
