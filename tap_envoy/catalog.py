@@ -157,9 +157,13 @@ def unwrap_state(value: Mapping[str, Any]) -> dict[str, Any]:
             "--state: the file has no `bookmarks`; pass the last STATE message of a run, or the "
             "output of `meltano state get`."
         )
-    # What is no object fails its stream alone, by `check_bookmark`.
-    wrapped = {name: {"replication_key_value": bookmark} for name, bookmark in bookmarks.items()}
-    return wrapped | {name: x for name, x in bookmarks.items() if isinstance(x, dict)}
+    # Without the SDK's markers; what is no object fails its stream alone, by `check_bookmark`.
+    return {
+        name: {key: x[key] for key in ("replication_key", "replication_key_value") if key in x}
+        if isinstance(x, dict)
+        else {"replication_key_value": x}
+        for name, x in bookmarks.items()
+    }
 
 
 def check_bookmark(state: Mapping[str, Any], key: str | None, now: datetime) -> str | None:

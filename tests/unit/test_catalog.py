@@ -236,6 +236,7 @@ BOOKMARKS = {"entries": {"replication_key": "signedInAt", "replication_key_value
         {"singer_state": {"bookmarks": BOOKMARKS}},
         {"completed": {"singer_state": {"bookmarks": BOOKMARKS}}, "partial": {}},
         {"bookmarks": BOOKMARKS, "currently_syncing": None},
+        {"bookmarks": {"entries": BOOKMARKS["entries"] | {"partitions": 3, "progress_markers": 1}}},
     ],
     ids=repr,
 )
