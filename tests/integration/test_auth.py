@@ -1,186 +1,514 @@
-"""Authentication in whole reads: what is sent, and what happens when it is rejected."""
+"""Authentication: what is sent, when, and what happens when it is rejected."""
 
+import json
 import logging
-from collections.abc import Iterator
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
+import requests
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from tap_envoy.exceptions import EnvoyError, RunAbortedError
+from tap_envoy.auth import EnvoyAuthenticator
+from tap_envoy.exceptions import EnvoyError, GrantRefusedError, RunAbortedError
+from tap_envoy.session import EnvoySession
 from tests.conftest import Sandbox, read
-from tests.sandbox import ScriptedResponse, serve
+from tests.runner import run_tap
+from tests.sandbox import ScriptedResponse
+from tests.unit.clock import Clock
+from tests.unit.local_server import serve_socket, unused_port
 
-TOKEN = "/oauth2/token"
-LIST = "/v1/locations"
+TOKEN, LIST = "/oauth2/token", "/v1/locations"
+DAY = 86400.0
+SCOPES = ["token.refresh", "locations.read"]
+REPLACE = " To replace the refresh token, get a new one by a password grant"
+
+in_one_test = settings(
+    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 
 
-@pytest.fixture(autouse=True)
-def _no_secret_is_logged(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    caplog.set_level(logging.DEBUG)
-    yield
+class Setup:
+    """Authenticators of one sandbox, and the time that they see."""
+
+    def __init__(self, sandbox: Sandbox) -> None:
+        self.sandbox = sandbox
+        self.envoy = sandbox.envoy
+        self.now = 1_700_000_000.0
+        self.clock = Clock()
+        self.path = sandbox.folder / "new" / "tokens.json"
+        self.cached = {"token_cache": str(self.path)}
+
+    def authenticator(self, *scopes: str, **changes: Any) -> EnvoyAuthenticator:
+        """Return an authenticator with a password, unless it has a refresh token."""
+        login = self.sandbox.client if "refresh_token" in changes else self.sandbox.login
+        session = EnvoySession(self.clock.limiter(1000), timeout=5)
+        config = self.sandbox.addresses | login | changes
+        return EnvoyAuthenticator(config, scopes or SCOPES, session, now=lambda: self.now)
+
+    def refreshing(self, **changes: Any) -> EnvoyAuthenticator:
+        """Return an authenticator with a refresh token and no password."""
+        return self.authenticator(refresh_token=self.envoy.new_refresh_token(*SCOPES), **changes)
+
+    def respond(self, status: int = 200, body: Any = None, **headers: str) -> None:
+        self.envoy.script(TOKEN, ScriptedResponse(status, body, headers))
+
+    def tap_rows(self, **credentials: Any) -> list[dict[str, Any]]:
+        """Read locations with a new tap, as a run would, without the API key."""
+        return read(self.sandbox.tap(api_key=None, **credentials))
+
+    @property
+    def grants(self) -> list[str]:
+        return [form["grant_type"] for form in self.forms]
+
+    @property
+    def forms(self) -> list[dict[str, str]]:
+        return [request.form for request in self.envoy.requests_for(TOKEN)]
+
+
+@pytest.fixture
+def setup(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> Iterator[Setup]:
+    with caplog.at_level(logging.DEBUG):
+        yield Setup(sandbox)
     for secret in sandbox.envoy.secrets:
         assert secret not in caplog.text
 
 
-def read_with(sandbox: Sandbox, **credentials: Any) -> list[dict[str, Any]]:
-    """Read locations with these credentials, without the API key."""
-    return read(sandbox.tap(**{"api_key": None, **credentials}))
+def authorized(authenticator: EnvoyAuthenticator) -> requests.PreparedRequest:
+    return authenticator(requests.Request("GET", "http://127.0.0.1/").prepare())
 
 
-def grants(sandbox: Sandbox) -> list[str]:
-    return [request.form["grant_type"] for request in sandbox.envoy.requests_for(TOKEN)]
+def authorize(authenticator: EnvoyAuthenticator) -> str:
+    """Return the access token of a request."""
+    return authorized(authenticator).headers["Authorization"].removeprefix("Bearer ")
+
+
+def in_threads(action: Callable[[], object]) -> None:
+    threads = [threading.Thread(target=action) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
 
 
 # Methods
 
 
-def test_api_key_is_sent_in_its_header_and_no_token_is_requested(sandbox: Sandbox) -> None:
-    assert len(read(sandbox.tap())) == 250
-    assert grants(sandbox) == []
-    for request in sandbox.envoy.requests_for(LIST):
-        assert request.headers["x-api-key"] == sandbox.envoy.api_key
+def test_api_key_is_sent_in_its_header_before_other_credentials(setup: Setup) -> None:
+    assert len(read(setup.sandbox.tap(**setup.sandbox.login))) == 250
+    assert setup.forms == []
+    for request in setup.envoy.requests_for(LIST):
+        assert request.headers["x-api-key"] == setup.envoy.api_key
         assert "authorization" not in request.headers
 
 
-def test_api_key_is_used_before_other_credentials(sandbox: Sandbox) -> None:
-    assert len(read(sandbox.tap(**sandbox.login))) == 250
-    assert grants(sandbox) == []
-
-
-def test_password_grant_requests_the_scopes_of_the_selection(sandbox: Sandbox) -> None:
-    assert len(read_with(sandbox, **sandbox.login)) == 250
-    (login,) = sandbox.envoy.requests_for(TOKEN)
-    assert login.headers["content-type"].startswith("multipart/form-data; boundary=")
-    assert login.headers["authorization"].startswith("Basic ")
-    assert login.form == {
+def test_password_grant_is_sent_as_in_the_guide(setup: Setup) -> None:
+    assert len(setup.tap_rows(**setup.sandbox.login)) == 250
+    (grant,) = setup.envoy.requests_for(TOKEN)
+    assert grant.headers["content-type"].startswith("multipart/form-data; boundary=")
+    assert grant.headers["authorization"].startswith("Basic ")  # the sandbox checks the rest
+    assert grant.form == {
         "grant_type": "password",
-        "username": sandbox.envoy.username,
-        "password": sandbox.envoy.password,
+        "username": setup.envoy.username,
+        "password": setup.envoy.password,
         "scope": "token.refresh,locations.read",
     }
-    for request in sandbox.envoy.requests_for(LIST):
-        assert request.headers["authorization"].removeprefix("Bearer ") in sandbox.envoy.issued
-        assert "x-api-key" not in request.headers
 
 
-def test_refresh_grant_is_used_before_the_password(sandbox: Sandbox) -> None:
-    token = sandbox.envoy.new_refresh_token("locations.read")
-    assert len(read_with(sandbox, refresh_token=token, **sandbox.login)) == 250
-    (refresh,) = sandbox.envoy.requests_for(TOKEN)
-    assert "authorization" not in refresh.headers
-    assert refresh.form == {"grant_type": "refresh_token", "refresh_token": token, **sandbox.client}
+def test_refresh_grant_is_sent_as_in_the_guide_and_before_a_password(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = setup.sandbox.folder / "netrc"
+    netrc.write_text("machine 127.0.0.1 login mallory password from-netrc\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    token = setup.envoy.new_refresh_token("locations.read")
+    assert len(setup.tap_rows(refresh_token=token, **setup.sandbox.login)) == 250
+    (grant,) = setup.envoy.requests_for(TOKEN)
+    assert grant.headers["content-type"].startswith("multipart/form-data; boundary=")
+    assert "authorization" not in grant.headers
+    client = setup.sandbox.client
+    assert grant.form == {"grant_type": "refresh_token", "refresh_token": token, **client}
 
 
-def test_scopes_setting_replaces_the_scopes_of_the_selection(sandbox: Sandbox) -> None:
-    assert len(read_with(sandbox, scopes=["locations.read"], **sandbox.login)) == 250
-    assert sandbox.envoy.requests_for(TOKEN)[0].form["scope"] == "locations.read"
+def test_scopes_setting_replaces_the_scopes_of_the_selection(setup: Setup) -> None:
+    with pytest.raises(EnvoyError, match=r"`locations.read` to .* \(and to `scopes`, if set"):
+        setup.tap_rows(scopes=["token.refresh"], **setup.sandbox.login)
+    assert setup.forms[0]["scope"] == "token.refresh"
+
+
+@given(password=st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), min_size=1))
+@in_one_test
+def test_password_of_any_characters_arrives_unchanged(setup: Setup, password: str) -> None:
+    setup.envoy.password = password * 20  # longer than what a log may contain by chance
+    authorize(setup.authenticator())
+    assert setup.forms[-1]["password"] == password * 20
+
+
+def test_sign_in_without_a_company_says_less(setup: Setup) -> None:
+    assert setup.authenticator().sign_in() == "Signed in to company 10000."
+    setup.respond(200, {"access_token": "a"})
+    assert setup.authenticator().sign_in() == "Signed in."
+
+
+def test_dead_refresh_token_gives_way_to_the_password(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    authorize(setup.authenticator(refresh_token="long-dead", **setup.sandbox.login))
+    first, warning, last = [x.getMessage() for x in caplog.records if x.name == "tap_envoy.auth"]
+    assert first == "Requesting an access token with the refresh grant."
+    assert warning == (
+        "Envoy rejected the refresh grant (HTTP 401): “invalid_grant”; check `refresh_token`. "
+        "Using the password grant instead."
+    )
+    assert last == "Requesting an access token with the password grant."
 
 
 # Rejected credentials
 
 
-def test_rejected_api_key_is_sent_once(sandbox: Sandbox) -> None:
+def test_rejected_api_key_is_sent_once(setup: Setup) -> None:
     with pytest.raises(RunAbortedError, match=r"HTTP 401.*check `api_key`"):
-        read(sandbox.tap(api_key="not-the-key-of-this-company"))
-    assert len(sandbox.envoy.requests_for(LIST)) == 1
+        read(setup.sandbox.tap(api_key="not-the-key-of-this-company"))
+    assert len(setup.envoy.requests_for(LIST)) == 1
 
 
-def test_rejected_password_is_sent_once(sandbox: Sandbox) -> None:
-    with pytest.raises(RunAbortedError, match="invalid_grant"):
-        read_with(sandbox, **{**sandbox.login, "password": "not-the-right-one-at-all"})
-    assert len(sandbox.envoy.requests) == 1
+def test_missing_scope_of_an_api_key_is_named_without_advice_on_tokens(setup: Setup) -> None:
+    setup.envoy.integration_scopes = {"spaces.read"}
+    with pytest.raises(EnvoyError, match=r"scope `locations.read` to .* Dev Dashboard\.$"):
+        read(setup.sandbox.tap())
 
 
-def test_secrets_in_an_error_body_are_redacted(sandbox: Sandbox) -> None:
-    echo = f"<p>{sandbox.envoy.password}</p>"
-    sandbox.envoy.script(LIST, ScriptedResponse(405, echo.encode()))
-    with pytest.raises(EnvoyError, match=r"<p>\*\*\*</p>"):
-        read_with(sandbox, **sandbox.login)
+def test_failure_is_repeated_without_a_request(setup: Setup) -> None:
+    authenticator = setup.authenticator(password="wrong")
+    with pytest.raises(GrantRefusedError, match="password grant"):
+        authenticator.sign_in()
+    for _ in range(2):
+        with pytest.raises(RunAbortedError, match="password grant"):
+            authorize(authenticator)
+    assert len(setup.envoy.requests) == 1
+
+
+CLIENT = "check `client_id` and `client_secret`."
+
+
+@pytest.mark.parametrize(
+    ("grant", "code", "status", "advice"),
+    [
+        ("password", "invalid_client", 400, CLIENT),
+        ("refresh", "unauthorized_client", 403, CLIENT + REPLACE),
+        ("password", "invalid_grant", 401, "check `username` and `password`; the API user must"),
+        ("refresh", "invalid_grant", 401, f"check `refresh_token`.{REPLACE}"),
+        ("password", "invalid_scope", 400, "requested scopes: token.refresh,locations.read; add"),
+        ("password", "", 401, "check `client_id`, `client_secret`, `username` and `password`."),
+        ("refresh", "other", 400, "check `client_id`, `client_secret` and `refresh_token`."),
+    ],
+)
+def test_refused_grant_says_what_to_check(
+    setup: Setup, grant: str, code: str, status: int, advice: str
+) -> None:
+    setup.respond(status, {"error": code, "error_description": "Some reason", "x": "hidden"})
+    authenticator = setup.authenticator() if grant == "password" else setup.refreshing()
+    quoted = ", ".join(filter(None, [code, "Some reason"]))
+    text = f"Envoy rejected the {grant} grant (HTTP {status}): “{quoted}”; {advice}"
+    with pytest.raises(GrantRefusedError, match=f"^{re.escape(text)}") as raised:
+        authenticator.sign_in()
+    assert raised.value.code == (code if grant == "password" else "invalid_grant")
+    assert len(setup.envoy.requests) == 1
+
+
+def test_refusal_that_repeats_secrets_is_redacted(setup: Setup) -> None:
+    setup.respond(401, {"error": 5, "message": f"bad {setup.envoy.client_secret}"})
+    with pytest.raises(GrantRefusedError, match=r"“bad \*\*\*, 5”"):
+        setup.authenticator().sign_in()
+
+
+@pytest.mark.parametrize(
+    ("response", "what"),
+    [
+        (ScriptedResponse(404, {"access_token": "hidden"}), "no access token (HTTP 404)"),
+        (ScriptedResponse(403, b" <html>hidden</html>"), "a web page (HTTP 403)"),
+        (
+            ScriptedResponse(302, b"<a>", {"Location": "http://x.test/hidden"}),
+            "a redirect to x.test (HTTP 302)",
+        ),
+    ],
+)
+def test_response_without_a_token_is_described(
+    setup: Setup, response: ScriptedResponse, what: str
+) -> None:
+    setup.envoy.script(TOKEN, response)
+    text = (
+        f"The token endpoint (`token_url`) returned {what}; check that setting, and for a proxy or "
+        "captive portal in between."
+    )
+    with pytest.raises(EnvoyError, match=f"^{re.escape(text)}$"):
+        setup.authenticator().sign_in()
+    assert len(setup.envoy.requests) == 1
+
+
+ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.none())
+FIELDS = {"access_token": ODD | st.just("good"), "expires_in": ODD, "refresh_token": ODD}
+
+
+@given(
+    status=st.sampled_from([200, 201, 400, 404]),
+    body=st.binary() | ODD | st.fixed_dictionaries({}, optional={**FIELDS, "error": ODD}),
+)
+@in_one_test
+def test_response_of_any_content_is_a_token_or_an_error(
+    setup: Setup, status: int, body: Any
+) -> None:
+    setup.respond(status, body if isinstance(body, bytes) else json.dumps(body).encode())
+    setup.envoy.requests.clear()
+    token = body.get("access_token") if isinstance(body, dict) else None
+    if status < 300 and isinstance(token, str) and re.fullmatch("[!-~]+", token):
+        assert authorize(setup.authenticator()) == token
+    else:
+        with pytest.raises(RunAbortedError, match=f"HTTP {status}"):
+            authorize(setup.authenticator())
+    assert len(setup.envoy.requests) == 1
+
+
+# Retries of grants
+
+
+@pytest.mark.parametrize(
+    ("grant", "status"), [("password", 408), ("refresh", 429), ("refresh", 503)]
+)
+def test_token_endpoint_that_is_down_is_asked_again(setup: Setup, grant: str, status: int) -> None:
+    setup.respond(status, b"busy", **{"Retry-After": "77"})
+    setup.respond(status, b"busy")
+    authenticator = setup.authenticator() if grant == "password" else setup.refreshing()
+    assert authorize(authenticator) in setup.envoy.access_tokens
+    assert len(setup.envoy.requests) == 3
+    assert max(setup.clock.slept) == 77
+
+
+def test_password_grant_whose_response_is_lost_is_sent_again(setup: Setup) -> None:
+    setup.envoy.script(TOKEN, ScriptedResponse(cut=True))
+    authorize(setup.authenticator())
+    assert setup.grants == ["password", "password"]
+
+
+def test_refresh_grant_whose_response_is_lost_is_not_sent_again(setup: Setup) -> None:
+    setup.envoy.script(TOKEN, ScriptedResponse(cut=True))
+    with pytest.raises(GrantRefusedError, match=f" The refresh token may be used up.{REPLACE}"):
+        setup.refreshing().sign_in()
+    assert len(setup.envoy.requests) == 1
+
+
+def test_refresh_grant_that_was_not_sent_is_not_called_used_up(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve_socket(lambda _: None) as url:
+        without_tls = url.replace("http:", "https:")
+        for address in (f"http://127.0.0.1:{unused_port()}/", without_tls):
+            with pytest.raises(EnvoyError, match="Gave up after") as raised:
+                setup.refreshing(token_url=address).sign_in()
+            assert "used up" not in str(raised.value)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/missing/ca.pem")
+        with pytest.raises(EnvoyError, match=r"/missing/ca.pem") as raised:
+            setup.refreshing(token_url=without_tls).sign_in()
+        assert "used up" not in str(raised.value)
+
+
+# Renewal
+
+
+@pytest.mark.parametrize(
+    ("lifetime", "used"),
+    [
+        *[(86400, DAY - 300), (7200.0, 6900), (100, 90), (10**400, 365 * DAY - 300)],
+        *[(None, DAY - 300), (0, DAY - 300), (-5, DAY - 300), ("soon", DAY - 300)],
+    ],
+)
+def test_access_token_is_renewed_before_it_ends(setup: Setup, lifetime: Any, used: float) -> None:
+    setup.respond(200, {"access_token": "first", "expires_in": lifetime})
+    authenticator = setup.authenticator()
+    authorize(authenticator)
+    setup.now += used - 1
+    assert authorize(authenticator) == "first"
+    setup.now += 2
+    assert authorize(authenticator) in setup.envoy.access_tokens
+
+
+def test_each_renewal_uses_the_newest_refresh_token(setup: Setup) -> None:
+    authenticator = setup.refreshing()
+    for _ in range(3):
+        authorize(authenticator)
+        setup.now += DAY
+    assert setup.grants == ["refresh_token"] * 3
+    assert len(setup.envoy.refresh_tokens) == 1  # the sandbox accepts each of them once
+
+
+@pytest.mark.parametrize("absent", [None, "", 5])
+def test_response_without_a_refresh_token_keeps_the_old_one(setup: Setup, absent: Any) -> None:
+    setup.respond(200, {"access_token": "a", "refresh_token": absent})
+    authenticator = setup.refreshing()
+    for _ in range(2):
+        authorize(authenticator)
+        setup.now += DAY
+    assert setup.forms[0] == setup.forms[1]
 
 
 @pytest.mark.parametrize(
     "rejection",
-    [
-        ScriptedResponse(401, {"message": "expired"}),
-        ScriptedResponse(200, {"status": 401}),
-        ScriptedResponse(200, {"status": "401"}),
-    ],
+    [ScriptedResponse(401, {"message": "expired"}), ScriptedResponse(200, {"status": "401"})],
 )
 def test_token_revoked_during_the_run_is_replaced_and_no_row_is_lost(
-    sandbox: Sandbox, rejection: ScriptedResponse
+    setup: Setup, rejection: ScriptedResponse
 ) -> None:
-    sandbox.envoy.script(LIST, ScriptedResponse(), rejection)
-    rows = read_with(sandbox, **sandbox.login)
-    assert [row["id"] for row in rows] == [r["id"] for r in sandbox.envoy.rows["locations"]]
-    assert grants(sandbox) == ["password", "refresh_token"]
+    setup.envoy.script(LIST, ScriptedResponse(), rejection)
+    rows = setup.tap_rows(**setup.sandbox.login)
+    assert {row["id"] for row in rows} == setup.envoy.stable_ids("locations")
+    assert setup.grants == ["password", "refresh_token"]
 
 
-def test_new_token_that_is_rejected_too_aborts_the_run(sandbox: Sandbox) -> None:
-    sandbox.envoy.script(LIST, *[ScriptedResponse(401, {"message": "go away"})] * 9)
+def test_new_token_that_is_rejected_too_aborts_the_run(setup: Setup) -> None:
+    setup.envoy.script(LIST, *[ScriptedResponse(401, {"message": "go away"})] * 9)
     with pytest.raises(RunAbortedError, match=r"HTTP 401.*go away.*Global Admin"):
-        read_with(sandbox, **sandbox.login)
-    assert len(sandbox.envoy.requests_for(TOKEN)) == 2
-    assert len(sandbox.envoy.requests_for(LIST)) == 2
+        setup.tap_rows(**setup.sandbox.login)
+    assert len(setup.forms) == len(setup.envoy.requests_for(LIST)) == 2
 
 
-@pytest.mark.parametrize(
-    "refusal",
-    [
-        ScriptedResponse(403, {"message": "no"}),
-        ScriptedResponse(200, {"status": 403, "message": "no"}),
-    ],
-)
-def test_missing_scope_of_the_integration_is_named(
-    sandbox: Sandbox, refusal: ScriptedResponse
+def test_rejected_token_is_replaced_once_for_a_request(setup: Setup) -> None:
+    authenticator = setup.authenticator()
+    rejected = authorized(authenticator)
+    assert authenticator.invalidate(rejected)
+    replacement = authorized(authenticator)
+    assert authenticator.invalidate(rejected)  # another thread, with the older token
+    assert not authenticator.invalidate(replacement, resends=1)
+    assert authorized(authenticator).headers == replacement.headers
+    assert setup.grants == ["password", "refresh_token"]
+
+
+def test_threads_share_one_sign_in_and_one_renewal(setup: Setup) -> None:
+    authenticator = setup.authenticator()
+    setup.envoy.script(TOKEN, *[ScriptedResponse(delay=0.05)] * 2)
+    in_threads(lambda: authorize(authenticator))
+    rejected = authorized(authenticator)
+    in_threads(lambda: (authenticator.invalidate(rejected), authorize(authenticator)))
+    assert setup.grants == ["password", "refresh_token"]
+
+
+# Token cache
+
+
+def test_cached_token_needs_no_request_until_its_renewal(setup: Setup) -> None:
+    first = authorize(setup.authenticator(**setup.cached))
+    setup.now += DAY - 301
+    second = setup.authenticator(**setup.cached)
+    assert authorize(second) == first
+    setup.now += 2
+    renewed = authorize(setup.authenticator(**setup.cached))
+    assert renewed != first
+    assert authorize(second) == renewed
+    assert setup.grants == ["password", "refresh_token"]
+    for secret in (setup.envoy.client_secret, setup.envoy.password, setup.envoy.username):
+        assert secret not in setup.path.read_text()
+
+
+def test_cached_refresh_token_is_tried_however_old_it_is(setup: Setup) -> None:
+    token = setup.envoy.new_refresh_token(*SCOPES)
+    for _ in range(2):
+        authorize(setup.authenticator(refresh_token=token, **setup.cached))
+        setup.now += 31 * DAY
+    first, second = (form["refresh_token"] for form in setup.forms)
+    assert first == token
+    assert second != token
+
+
+def test_refused_cached_refresh_token_gives_way_to_the_configured_one(setup: Setup) -> None:
+    user = {"username": setup.envoy.username, **setup.cached}
+    authorize(setup.refreshing(**user))
+    setup.envoy.refresh_tokens.clear()
+    setup.now += DAY
+    authorize(setup.refreshing(**user))
+    assert setup.grants == ["refresh_token"] * 3
+    (entry,) = json.loads(setup.path.read_text()).values()
+    assert entry["refresh_token"] in setup.envoy.refresh_tokens
+
+
+@pytest.mark.parametrize("changed", ["username", "client_id", "token_url", "refresh_token"])
+def test_cached_token_is_not_used_with_other_credentials(setup: Setup, changed: str) -> None:
+    first = (
+        {"refresh_token": "dead", **setup.cached} if changed == "refresh_token" else setup.cached
+    )
+    setup.respond(200, {"access_token": "a"})
+    authorize(setup.authenticator(**first))
+    value = f"{setup.sandbox.address}/elsewhere" if changed == "token_url" else "somebody-else"
+    with pytest.raises(RunAbortedError):
+        authorize(setup.authenticator(**{**first, changed: value}))
+
+
+def test_cached_token_with_too_few_scopes_is_not_used(setup: Setup) -> None:
+    for scopes in (SCOPES, [*SCOPES, "spaces.read"], ["spaces.read"]):
+        authorize(setup.authenticator(*scopes, **setup.cached))
+    assert setup.grants == ["password", "password"]
+
+
+def test_cached_token_of_unknown_scopes_is_used(setup: Setup) -> None:
+    authorize(setup.refreshing(username=setup.envoy.username, **setup.cached))
+    authorize(setup.authenticator(**setup.cached))
+    assert len(setup.forms) == 1
+
+
+def test_rejected_token_is_not_taken_from_the_cache_again(setup: Setup) -> None:
+    one, other = (setup.authenticator(**setup.cached) for _ in range(2))
+    rejected = authorized(one)
+    authorize(other)
+    assert one.invalidate(rejected)
+    renewed = authorize(one)
+    assert other.invalidate(rejected)
+    assert authorize(other) == renewed
+    assert setup.grants == ["password", "refresh_token"]
+
+
+def test_unwritable_cache_ends_the_run_before_a_token_is_spent(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sandbox.envoy.script(LIST, refusal)
-    with pytest.raises(EnvoyError, match=r"HTTP 403.*no.*`locations.read`.*Dev Dashboard"):
-        read(sandbox.tap())
-    assert len(sandbox.envoy.requests_for(LIST)) == 1
+    def fail(_file: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(RunAbortedError, match="No space left on device"):
+        authorize(setup.refreshing(**setup.cached))
+    assert setup.forms == []
 
 
-def test_missing_scope_of_the_token_is_named(sandbox: Sandbox) -> None:
-    with pytest.raises(EnvoyError, match=r"`locations.read`.*`scopes`"):
-        read_with(sandbox, scopes=["token.refresh"], **sandbox.login)
-
-
-# The way to Envoy
-
-
-def test_netrc_is_not_read(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    netrc = sandbox.folder / ".netrc"
-    netrc.write_text("machine 127.0.0.1 login mallory password from-netrc\n")
-    netrc.chmod(0o600)
-    monkeypatch.setenv("HOME", str(sandbox.folder))
-    monkeypatch.setenv("NETRC", str(netrc))
-    token = sandbox.envoy.new_refresh_token("locations.read")
-    read_with(sandbox, refresh_token=token, **sandbox.client)
-    read(sandbox.tap())
-    for request in sandbox.envoy.requests:
-        assert not request.headers.get("authorization", "").startswith("Basic")
-
-
-@pytest.mark.parametrize("address", ["https://a..b/v1", "https://" + "x" * 70 + ".example/v1"])
-def test_invalid_host_aborts_the_run_without_retries(sandbox: Sandbox, address: str) -> None:
-    with pytest.raises(RunAbortedError, match="`api_url`") as caught:
-        read(sandbox.tap(api_url=address))
-    assert "Gave up" not in str(caught.value)
-
-
-def test_ca_bundle_of_the_environment_is_used(
-    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+def test_token_that_cannot_be_stored_is_not_used(
+    setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    authority = trustme.CA()
-    bundle, certificate = sandbox.folder / "ca.pem", sandbox.folder / "server.pem"
-    authority.cert_pem.write_to_path(bundle)
-    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(certificate)
-    with serve(sandbox.envoy, certificate) as address:
-        urls = {"api_url": f"{address}/v1", "token_url": address + TOKEN}
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
-        tap = sandbox.tap(**{"api_key": None, **sandbox.login, **urls})
-        assert len(read(tap)) == 250
-        tap.api.session.close()
-        monkeypatch.delenv("REQUESTS_CA_BUNDLE")
-        with pytest.raises(RunAbortedError, match=r"certificate.*`api_url`.*REQUESTS_CA_BUNDLE"):
-            read(sandbox.tap(**urls))
+    synced: list[int] = []
+
+    def fail_after_the_first(file: int) -> None:
+        synced.append(file)
+        if len(synced) > 1:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail_after_the_first)
+    authenticator = setup.refreshing(**setup.cached)
+    for _ in range(2):
+        with pytest.raises(RunAbortedError, match="No space left on device"):
+            authorize(authenticator)
+    assert len(setup.forms) == 1
+
+
+def test_refresh_token_without_a_cache_is_warned_about(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
+    setup.refreshing()
+    assert "Without `token_cache` the next run cannot sign in" in caplog.text
+
+
+@pytest.mark.parametrize("argument", ["--discover", "--about"])
+def test_discovery_does_not_create_the_cache(setup: Setup, argument: str) -> None:
+    option = setup.sandbox.write_config(**setup.sandbox.login, **setup.cached)
+    assert run_tap(*option, argument).code == 0
+    assert not Path(setup.path.parent).exists()

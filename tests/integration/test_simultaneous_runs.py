@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import random
 import time
-from datetime import UTC, datetime, timedelta
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
@@ -13,45 +12,26 @@ from typing import Any
 import pytest
 
 from tap_envoy.auth import EnvoyAuthenticator
-from tap_envoy.http import EnvoySession, RateLimiter, RetryPolicy
-from tap_envoy.token_cache import CachedToken, TokenCache
-from tests.unit.local_server import serve
-from tests.unit.token_server import TokenServer
+from tap_envoy.session import EnvoySession, RateLimiter
+from tap_envoy.token_cache import Token, TokenCache
+from tests.conftest import Sandbox
+from tests.sandbox import ScriptedResponse
 
+DAY = 86400.0
 ROUNDS = int(os.environ.get("TEST_ROUNDS", "4"))
 # Each run starts with the imports done.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload([__name__])
 
 
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "tokens.json"
-
-
-def cache(path: Path, owner: str) -> TokenCache:
-    return TokenCache(str(path), owner, logger=logging.getLogger("test"))
-
-
-def run(url: str, path: Path, owner: str, day: int, password: str | None) -> None:
+def run(config: dict[str, Any], day: int) -> None:
     """Do what a run does to sign in, on another day, in a separate process."""
-    EnvoyAuthenticator(
-        token_url=url,
-        client_id="client",
-        client_secret="client-secret",
-        username=owner if password else None,
-        password=password,
-        refresh_token=None,
-        session=EnvoySession(RateLimiter(1000)),
-        timeout=10,
-        retry_policy=RetryPolicy(max_time=0),
-        token_cache=cache(path, owner),
-        now=lambda: datetime(2024, 5, 17, tzinfo=UTC) + timedelta(days=day),
-    ).sign_in()
+    session = EnvoySession(RateLimiter(1000))
+    EnvoyAuthenticator(config, ["token.refresh"], session, now=lambda: day * DAY).sign_in()
 
 
-def start(*arguments: Any) -> ForkServerProcess:
-    process = PROCESSES.Process(target=run, args=arguments)
+def start(config: dict[str, Any], day: int) -> ForkServerProcess:
+    process = PROCESSES.Process(target=run, args=(config, day))
     process.start()
     return process
 
@@ -62,45 +42,55 @@ def finish(*processes: ForkServerProcess) -> list[int | None]:
     return [process.exitcode for process in processes]
 
 
-def refresh_token(path: Path, owner: str) -> str:
-    tokens = cache(path, owner).load()
-    assert tokens is not None
-    assert tokens.refresh_token is not None
-    return tokens.refresh_token
+def cached(config: dict[str, Any]) -> Token:
+    owner = (config["token_url"], config["client_id"], config["username"])
+    cache = TokenCache(config["token_cache"], *owner, logger=logging.getLogger("test"))
+    with cache.locked():
+        return cache.load() or Token()
 
 
-@pytest.mark.parametrize("runs", [["a", "a"], ["a", "a", "b"]], ids=["two", "three"])
-def test_simultaneous_runs_spend_each_refresh_token_once(path: Path, runs: list[str]) -> None:
-    server = TokenServer()
-    server.max_delay = 0.25
-    owners = sorted({*runs})
-    with serve(server) as url:
-        for owner in owners:
-            cache(path, owner).store(CachedToken(refresh_token=server.new_refresh_token(owner)))
-        for day in range(ROUNDS):
-            processes = [start(url, path, owner, day, None) for owner in runs]
-            assert finish(*processes) == [0] * len(runs)
-            assert {refresh_token(path, owner) for owner in owners} == server.live
-    assert server.reused == []
-    assert len(server.received) == ROUNDS * len(owners)
+def slow_responses(sandbox: Sandbox) -> None:
+    delays = [random.uniform(0, 0.25) for _ in range(9 * ROUNDS)]  # noqa: S311
+    sandbox.envoy.script("/oauth2/token", *[ScriptedResponse(delay=delay) for delay in delays])
 
 
-def test_runs_that_are_killed_leave_a_cache_that_works(path: Path) -> None:
-    server = TokenServer()
-    server.max_delay = 0.25
-    with serve(server) as url:
-        cache(path, "b").store(CachedToken(refresh_token=server.new_refresh_token("b")))
-        kept = refresh_token(path, "b")
-        for day in range(ROUNDS):
-            processes = [start(url, path, "a", day, "password") for _ in range(3)]
-            for process in processes[:2]:
-                time.sleep(random.uniform(0, 0.3))  # noqa: S311
-                process.kill()
-            assert finish(*processes)[2] == 0
-            assert refresh_token(path, "a") in server.live
-            assert refresh_token(path, "b") == kept
-    assert {file.name for file in path.parent.iterdir()} <= {
-        "tokens.json",
-        "tokens.json.lock",
-        "tokens.json.tmp",
-    }
+@pytest.fixture
+def config(sandbox: Sandbox) -> dict[str, Any]:
+    slow_responses(sandbox)
+    cache = {"token_cache": str(sandbox.folder / "tokens.json")}
+    return sandbox.addresses | sandbox.login | cache
+
+
+def test_simultaneous_runs_spend_each_refresh_token_once(
+    sandbox: Sandbox, config: dict[str, Any]
+) -> None:
+    del config["password"]
+    tokens = [sandbox.envoy.new_refresh_token() for _ in range(2)]
+    users = [
+        config | {"username": name, "refresh_token": token}
+        for name, token in zip("ab", tokens, strict=True)
+    ]
+    for day in range(ROUNDS):
+        processes = [start(user, day) for user in (users[0], users[0], users[1])]
+        assert finish(*processes) == [0, 0, 0]  # the sandbox accepts each token once
+        assert {cached(user).refresh_token for user in users} == {*sandbox.envoy.refresh_tokens}
+    assert len(sandbox.envoy.requests) == 2 * ROUNDS
+
+
+def test_runs_that_are_killed_leave_a_cache_that_works(
+    sandbox: Sandbox, config: dict[str, Any]
+) -> None:
+    other = config | {"username": "b", "refresh_token": sandbox.envoy.new_refresh_token()}
+    del other["password"]
+    assert finish(start(other, 0)) == [0]
+    kept = cached(other)
+    for day in range(ROUNDS):
+        processes = [start(config, day) for _ in range(3)]
+        for process in processes[:2]:
+            time.sleep(random.uniform(0, 0.3))  # noqa: S311
+            process.kill()
+        assert finish(*processes)[2] == 0
+        assert cached(config).refresh_token in sandbox.envoy.refresh_tokens
+        assert cached(other) == kept
+    names = {path.name for path in Path(config["token_cache"]).parent.iterdir()}
+    assert names <= {"tokens.json", "tokens.json.lock", "tokens.json.tmp"}
