@@ -18,6 +18,7 @@ from singer_sdk.authenticators import APIKeyAuthenticator, OAuthAuthenticator
 from typing_extensions import override
 from urllib3.filepost import encode_multipart_formdata
 
+from tap_envoy.config import QUOTED
 from tap_envoy.exceptions import (
     REQUEST_ERRORS,
     EnvoyError,
@@ -304,6 +305,8 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         if status in REFUSALS and not is_page:
             code = str(payload.get("error", ""))
             advice = ADVICE.get(f"{grant} {code}") or ADVICE.get(code) or ADVICE[grant]
+            if grant == "password" and QUOTED.fullmatch(self._password):
+                advice = f"`password` is enclosed in quotes: remove them, or {advice}"
             raise GrantRefusedError(
                 f"Envoy rejected the {grant} grant (HTTP {status})"
                 f"{excerpt(payload, self.secrets)}; {advice.format(scopes=self.oauth_scopes)}.",

@@ -44,6 +44,12 @@ def test_settings_dotenv_in_the_current_folder_is_read(sandbox: Sandbox, tmp_pat
     assert len(run.records()) == 250
 
 
+def test_settings_password_in_quotes_that_is_rejected_gets_a_hint(sandbox: Sandbox) -> None:
+    login = sandbox.login | {"password": f"'{sandbox.envoy.password}'"}
+    run = sandbox.run_tap(**login)
+    run.assert_failed("; `password` is enclosed in quotes: remove them, or check `username`")
+
+
 @pytest.mark.parametrize("rate", [99.5, "99.5", 100])
 def test_settings_rate_from_a_file_is_a_number(sandbox: Sandbox, rate: Any) -> None:
     assert sandbox.run_tap(requests_per_second=rate).code == 0
