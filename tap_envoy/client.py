@@ -25,7 +25,6 @@ from tap_envoy.exceptions import (
     connection_error,
     list_names,
 )
-from tap_envoy.pagination import Page, Pages
 from tap_envoy.prefetch import PrefetchPool
 from tap_envoy.reader import StreamReader
 from tap_envoy.records import (
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from singer_sdk import Tap
 
     from tap_envoy.auth import Authenticator
+    from tap_envoy.pagination import Page
     from tap_envoy.session import EnvoySession
     from tap_envoy.writer import BufferedMessageWriter
 
@@ -62,8 +62,6 @@ class EnvoyStream(RESTStream[int]):
     """Query parameters that ask for ascending order."""
     slicer: ClassVar[Slicer] = Slicer()
     """How the endpoint is divided into slices."""
-    needs_filter: ClassVar[bool] = False
-    """Whether the endpoint returns only some rows where it gets no filter by time."""
     TYPE_CONFORMANCE_LEVEL = TypeConformanceLevel.NONE
     """Records are made to match the schema once they are decoded, at a tenth of the SDK's cost."""
     STATE_MSG_FREQUENCY = 1000
@@ -159,11 +157,10 @@ class EnvoyStream(RESTStream[int]):
                 reader = StreamReader(
                     self.slicer,
                     self.sort_params,
-                    Pages(self.config["page_size"]),
+                    self.config["page_size"],
                     self.fetch_page,
                     pool,
                     partial(self.logger.warning, "%s: %s", self.name),
-                    needs_filter=self.needs_filter,
                 )
                 for batch in reader.read(self._time_range()):
                     yield from map(conformer.finish, batch.records)
@@ -279,7 +276,7 @@ class EnvoyStream(RESTStream[int]):
         if starts:
             start, reason = max(starts)
             return start, f"from {start:%Y-%m-%d} ({reason})"
-        if self.needs_filter:
+        if self.slicer.max_window:
             return None, f"from {EARLIEST_DATE.year}; set `start_date` to shorten this"
         return None, "all rows, as `start_date` is not set"
 

@@ -1,4 +1,4 @@
-"""How a list is read to its end: by overlapping pages.
+"""One pass over a list: overlapping pages, and what they prove.
 
 A row that is deleted while a list is read moves all later rows up, so that plain pages miss one.
 Overlapping pages show this: each page after the first must begin with a row that is known already.
@@ -12,7 +12,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from http import HTTPStatus
+from itertools import takewhile
 from typing import TYPE_CHECKING
+
+from tap_envoy.exceptions import EnvoyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -21,17 +24,22 @@ if TYPE_CHECKING:
     from tap_envoy.prefetch import PrefetchPool
     from tap_envoy.records import Record
 
-MIN_SIZE = 3
-"""Rows of a page from which on pages can overlap."""
+MAX_DEPTH = 10_000
+"""Rows of a list beyond which Envoy may return none (documented for invites)."""
 
-ROW_CAP = 10_000
-"""Rows beyond which Envoy may return nothing (documented for invites, where it says so)."""
+LIMIT_UNIT = 5
+"""Servers limit a response to a multiple of this; any other number is a whole list (inferred)."""
 
-INFINITE = 10**9
-"""More rows than any list has."""
 
-USUAL_LIMITS = {10, 20, 25, 30, 50, 100, 200, 250, 500, 1000}
-"""Rows to which servers limit a response; any other number is the whole list (inferred)."""
+class DepthLimitError(EnvoyError):
+    """Raised if Envoy returns no more rows of a list that may have more."""
+
+    def __init__(self, rows: int, rejection: RequestRejectedError | None = None) -> None:
+        reason = rejection.detail if rejection else ""
+        super().__init__(
+            f"Envoy returned {rows:,} rows of a list that may have more{reason}; report this to "
+            "the maintainers of the tap."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,7 @@ class Page:
 
     Attributes:
         records: The rows, each with an `id`.
-        total: Rows of the list according to `meta.total`; a hint at best.
+        total: Rows of the list according to `meta.total`, if Envoy sends it.
         rejection: Why Envoy rejected the request, if it did.
     """
 
@@ -72,8 +80,28 @@ class Page:
         return [record["id"] for record in self.records]
 
 
+@dataclass(slots=True)
+class Paging:
+    """How an endpoint serves pages, as far as its responses have shown.
+
+    Attributes:
+        size: Rows to ask for on a first page.
+        can_overlap: Whether it serves pages of any size up to that.
+        largest: Rows of the largest first page; at first, fewer than any server has on a page.
+    """
+
+    size: int
+    can_overlap: bool = True
+    largest: int = 4
+
+
 def plain_pages(size: int, max_rows: int | None) -> Iterator[PageRequest]:
-    """Yield the pages after the first, side by side, up to `max_rows` rows."""
+    """Yield the pages after the first, side by side.
+
+    Args:
+        size: Rows of the first page.
+        max_rows: Rows of the list that no page may reach beyond; None for no limit.
+    """
     page = PageRequest(2, size)
     while max_rows is None or page.end <= max_rows:
         yield page
@@ -88,15 +116,15 @@ def overlapping_pages(size: int, max_rows: int | None) -> Iterator[PageRequest]:
 
     Args:
         size: Rows of the first page.
-        max_rows: Rows that no page may reach beyond, if there is a limit.
+        max_rows: Rows of the list that no page may reach beyond; None for no limit.
     """
     end = size
     while True:
         sizes = range(max(1, size // 2), size + 1)
         pages = [PageRequest((end - 1) // rows + 1, rows) for rows in sizes]
-        # For a few rows there are ends at which all pages end: one page then lies beside the last.
+        # Up to ten rows, there are ends at which pages of every size end: the next is beside it.
         pages = [page for page in pages if page.end > end] or [PageRequest(end // size + 1, size)]
-        pages = [page for page in pages if page.end <= (max_rows or page.end)]
+        pages = [page for page in pages if max_rows is None or page.end <= max_rows]
         if not pages:
             return
         page = max(pages, key=lambda page: (page.end, page.size))
@@ -104,148 +132,155 @@ def overlapping_pages(size: int, max_rows: int | None) -> Iterator[PageRequest]:
         end = page.end
 
 
-class Ending(Enum):
-    """How a pass ended."""
+class Proof(Enum):
+    """What a pass proves."""
 
-    PROVEN = auto()  # at the end of the list, and no row is missing
-    UNPROVEN = auto()  # at the end of the list, but rows may be missing
-    CUT_OFF = auto()  # before the end of the list: Envoy returns no more rows
-
-
-@dataclass(slots=True)
-class Pages:
-    """What is known of how an endpoint serves pages; corrected by each response.
-
-    Attributes:
-        size: Rows to ask for; None leaves it to Envoy.
-        are_numbered: Whether the endpoint accepts `page`.
-        largest: Rows of the largest page so far: fewer are the end of a list.
-        can_overlap: Whether the endpoint serves pages of any size.
-    """
-
-    size: int | None
-    are_numbered: bool = True
-    largest: int = 1
-    can_overlap: bool = True
-
-    @property
-    def first(self) -> PageRequest:
-        """The first page of a list."""
-        return PageRequest(1, self.size or 0)
+    COMPLETE = auto()
+    """No row is missing that was in the list throughout."""
+    UNCONFIRMED = auto()
+    """Nothing, but no change was seen either: another pass with the same rows confirms it."""
+    TORN = auto()
+    """Rows have moved while it was made, or it was not finished."""
 
 
 @dataclass(slots=True)
 class Pass:
-    """One pass over a list: iterate over it for its pages, then see how it ended.
+    """One pass over a list.
 
     Attributes:
-        first: The response to the first page.
-        pages: What is known of the endpoint's pages.
+        paging: How the endpoint serves pages; updated.
         fetch: Requests a page.
         pool: Requests pages ahead.
-        max_rows: Rows that no page may reach beyond, if there is a limit.
+        max_rows: Rows of the list that no page may reach beyond; None for no limit.
         ids: Ids of the rows so far.
-        times: When they begin, for the reader's use.
-        total: The newest `total`.
-        ending: How it ended.
-        overlaps: Whether each page begins before the end of the last.
-        is_disordered: Whether rows changed places between two requests.
-        rejection: Why Envoy rejected the last page, if it did.
+        total: The newest total.
+        proof: What the pass proves, once it is finished.
     """
 
-    first: Page
-    pages: Pages
+    paging: Paging
     fetch: Callable[[PageRequest], Page]
     pool: PrefetchPool
     max_rows: int | None
     ids: set[str] = field(default_factory=set)
-    times: list[str] = field(default_factory=list)
     total: int | None = None
-    ending: Ending = Ending.PROVEN
-    overlaps: bool = False
-    is_disordered: bool = False
-    rejection: RequestRejectedError | None = None
-    _last: str = ""
-    _received: int = 0
-    _end: int = 0
+    proof: Proof = Proof.TORN
 
-    def __iter__(self) -> Iterator[Page]:
-        """Yield the pages until the list ends, or Envoy returns no more."""
-        first, pages, size = self.first, self.pages, len(self.first.records)
-        self._take(first, first.ids, size)
+    def read(self, first: Page) -> Iterator[Page]:
+        """Yield the pages of the list, the first of which was requested already.
+
+        Raises:
+            DepthLimitError: If Envoy returns no more rows of a list that may have more.
+        """
+        if self.max_rows is not None and (first.total or 0) > self.max_rows:
+            raise DepthLimitError(0)
+        self._add(first)
         yield first
-        if not size or self._is_surely_whole(size):
+        size, is_much_shorter = len(first.records), len(first.records) <= self.paging.largest // 2
+        if not size or (is_much_shorter if first.total is None else self._is_last(size)):
+            self.proof = Proof.COMPLETE
             return
-        pages.largest = max(pages.largest, size)
-        if not pages.are_numbered:
-            return self._end_unpaged()
-        self.overlaps = pages.can_overlap and MIN_SIZE <= size <= (pages.size or 0)
-        plan = (overlapping_pages if self.overlaps else plain_pages)(size, self.max_rows)
-        self.ending = Ending.CUT_OFF  # unless the list ends before the plan
-        is_proven, was_short = self.overlaps, False
-        for request, page in self.pool.ahead(self.fetch, plan, self._worth_requesting):
+        self.paging.largest = max(self.paging.largest, size)
+        if self.paging.can_overlap and size <= self.paging.size:
+            yield from self._read_overlapping(first)
+        else:
+            yield from self._read_plain(first)
+
+    def _read_overlapping(self, first: Page) -> Iterator[Page]:
+        """Yield the pages after the first, while each begins with the last of the known rows."""
+        plan = overlapping_pages(len(first.records), self.max_rows)
+        last, was_short, had_new, tail = first.ids[-1], False, True, PageRequest(1, 0)
+        for request, page in self._pages_after(first, plan):
+            is_refused = page.rejection is not None and last == first.ids[-1] and not was_short
+            if is_refused or len(page.records) > request.size:
+                self.paging.can_overlap = False
+                return
             if page.rejection is not None:
-                return self._end_rejected(page.rejection, was_short=was_short, is_proven=is_proven)
-            if self._received == 1 and page.ids[:1] == first.ids[:1]:
-                return self._end_unpaged()
-            last, rows = self._last, len(page.records)
-            pages.can_overlap &= rows <= request.size
-            overlap = self._take(page, page.ids, request.end)
+                if was_short and self._is_past_end(request, page.rejection):
+                    break
+                raise DepthLimitError(len(self.ids), page.rejection)
+            known = list(takewhile(self.ids.__contains__, page.ids))
+            joins = known[-1:] == [last] and self.ids.isdisjoint(page.ids[len(known) :])
+            has_new, is_short = len(known) < len(page.ids), len(page.ids) < request.size
+            self._add(page)
             yield page
-            has_new, is_short = overlap < rows, rows < request.size
-            # Its known rows end with the last row taken, or nothing follows a short page.
-            joins = page.ids[overlap - 1] == last if overlap else was_short and not rows
-            is_proven &= joins and not self.is_disordered and (has_new or is_short)
-            if not has_new or (is_short and len(self.ids) >= (self.total or INFINITE)):
-                return self._end_with_list(is_proven=is_proven)
-            was_short = is_short
+            if was_short and not page.ids:
+                break
+            if not joins or not (has_new or is_short):
+                return
+            last, was_short, tail = page.ids[-1], is_short, request
+            if self._is_last(request.end) or not (has_new or had_new):
+                break
+            had_new = has_new
+        else:
+            return
+        if self.total is None and not self.ids.issuperset(self.fetch(tail).ids):
+            return  # responses come in any order: a row moved from a late page to an early one
+        self._finish(Proof.COMPLETE, request.end)
+
+    def _read_plain(self, first: Page) -> Iterator[Page]:
+        """Yield the pages after the first, while none has a row that is known already."""
+        size = len(first.records)
+        was_short = size < self.paging.size
+        for request, page in self._pages_after(first, plain_pages(self.paging.size, self.max_rows)):
+            if page.rejection is not None:
+                is_missing = page.rejection.status == HTTPStatus.NOT_FOUND
+                if is_missing or (was_short and self._is_past_end(request, page.rejection)):
+                    return self._finish(Proof.UNCONFIRMED, request.number * size)
+                raise DepthLimitError(len(self.ids), page.rejection)
+            if not self.ids.isdisjoint(page.ids):
+                return None
+            self._add(page)
+            yield page
+            if not page.ids or self._is_last(request.number * size):
+                return self._finish(Proof.UNCONFIRMED, request.number * size)
+            size, was_short = max(size, len(page.ids)), len(page.ids) < size
         return None
 
-    def _is_surely_whole(self, size: int) -> bool:
-        """Return whether the first page, much shorter than others were, is the whole list."""
-        if self.total is None:
-            return size <= self.pages.largest // 2
-        return size >= self.total and size < self.pages.largest
+    def _pages_after(
+        self, first: Page, plan: Iterator[PageRequest]
+    ) -> Iterator[tuple[PageRequest, Page]]:
+        """Yield the planned pages; none if the second page is the first again, which is the list.
 
-    def _take(self, page: Page, ids: list[str], end: int) -> int:
-        """Take in a page; return how many rows at its beginning were known."""
-        overlap = next((n for n, key in enumerate(ids) if key not in self.ids), len(ids))
-        self.is_disordered |= not self.ids.isdisjoint(ids[overlap:])
-        self.ids.update(ids)
-        if overlap < len(ids):
-            self._last = ids[-1]
+        Raises:
+            DepthLimitError: After the last planned page, or if the list may be longer than its
+                first page.
+        """
+        size = len(first.records)
+        ahead = self.pool.ahead(self.fetch, plan, lambda: -(-self._rows_left // size))
+        for number, (request, page) in enumerate(ahead):
+            if number == 0 and page.ids[:1] == first.ids[:1]:
+                is_limit = size % LIMIT_UNIT == 0 or size == self.paging.size
+                if is_limit if self.total is None else size < self.total:
+                    break
+                self.proof = Proof.COMPLETE
+                return
+            yield request, page
+        raise DepthLimitError(len(self.ids))
+
+    def _finish(self, proof: Proof, end: int) -> None:
+        """Set what a pass proves that has come to what looks like the end of the list.
+
+        Raises:
+            DepthLimitError: If that is a cap, beyond which pages may be empty too.
+        """
+        is_near_cap = end - 2 * self.paging.largest <= MAX_DEPTH <= end
+        if is_near_cap and (self.total == MAX_DEPTH or not self._is_last(end)):
+            raise DepthLimitError(len(self.ids))
+        self.proof = proof
+
+    def _is_past_end(self, request: PageRequest, rejection: RequestRejectedError) -> bool:
+        """Return whether a page after a short one is rejected as there is none, not as too deep."""
+        is_missing = rejection.status == HTTPStatus.NOT_FOUND
+        return is_missing or (self.total is None and request.end <= MAX_DEPTH)
+
+    def _is_last(self, end: int) -> bool:
+        return self.total is not None and end >= self.total
+
+    def _add(self, page: Page) -> None:
+        self.ids.update(page.ids)
         self.total = page.total
-        self._received += 1
-        self._end = max(self._end, end)
-        return overlap
 
-    def _end_with_list(self, *, is_proven: bool) -> None:
-        """End at what looks like the end of the list, or of what Envoy returns of one."""
-        is_told = self.total is not None and len(self.ids) >= self.total
-        at_cap = 0 <= ROW_CAP - len(self.ids) < len(self.first.records)
-        self.ending = Ending.PROVEN if is_proven else Ending.UNPROVEN
-        if at_cap and (not is_told or self.total == ROW_CAP):
-            self.ending = Ending.CUT_OFF
-
-    def _end_unpaged(self) -> None:
-        """End with the first response: the list, or as much of it as can be read."""
-        rows, limits = len(self.ids), {*USUAL_LIMITS, self.pages.size}
-        is_whole = rows not in limits if self.total is None else rows >= self.total
-        self.ending = Ending.PROVEN if is_whole else Ending.CUT_OFF
-
-    def _end_rejected(
-        self, rejection: RequestRejectedError, *, was_short: bool, is_proven: bool
-    ) -> None:
-        """End at a page that Envoy rejects: past the end of the list, or too deep."""
-        self.rejection = rejection
-        self.pages.can_overlap &= self._received > 1  # perhaps it does not accept the size
-        is_only = self._received == 1 and len(self.first.records) < (self.pages.size or 0)
-        is_missing = is_only or rejection.status == HTTPStatus.NOT_FOUND
-        if was_short or (is_missing and not self.overlaps):
-            self._end_with_list(is_proven=is_proven)
-
-    def _worth_requesting(self) -> int:
-        """Return how many pages to request ahead: those that are left, or as many as came."""
-        if self.total is None:
-            return self._received
-        return -(-(self.total - self._end) // len(self.first.records))
+    @property
+    def _rows_left(self) -> int:
+        """Rows that are worth requesting ahead: those that are left, or as many as came."""
+        return len(self.ids) if self.total is None else self.total - len(self.ids)

@@ -1,47 +1,52 @@
-"""How a stream is read: slice by slice, in passes, and with less where Envoy refuses."""
+"""How a stream is read: slice by slice, in passes, without parameters that Envoy rejects."""
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from http import HTTPStatus
-from itertools import combinations, count
+from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any
 
 from tap_envoy.exceptions import EnvoyError, RequestRejectedError
-from tap_envoy.pagination import ROW_CAP, Ending, Page, PageRequest, Pages, Pass
+from tap_envoy.pagination import (
+    MAX_DEPTH,
+    DepthLimitError,
+    Page,
+    PageRequest,
+    Paging,
+    Pass,
+    Proof,
+)
 from tap_envoy.records import format_timestamp
-from tap_envoy.slices import OVERLAP
+from tap_envoy.slices import OVERLAP, TOLERANCE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from datetime import datetime
 
     from tap_envoy.prefetch import PrefetchPool
     from tap_envoy.records import Record
     from tap_envoy.slices import Slice, Slicer, TimeRange
 
-MAX_AHEAD = 8
-"""Slices whose first pages are requested ahead."""
-
-MAX_FRUITLESS = 5
-"""Consecutive passes over a slice without a new row, after which a stream fails."""
-
 MAX_PASSES = 20
-"""Passes over a slice in all."""
+"""Passes over a slice, after which a list that keeps changing fails."""
+
+MAX_REMEMBERED = 2 * MAX_DEPTH
+"""Ids above which those are forgotten that no later slice should contain."""
 
 
-class FilterIgnoredError(Exception):
-    """Raised when rows show that Envoy ignores a filter."""
+class FilterUnusableError(Exception):
+    """Raised if Envoy rejects or ignores the filter of a slice."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What a response brought.
+    """The rows of a response.
 
     Attributes:
-        records: Rows to emit.
-        bookmark: The time before which no row is missing once these are emitted, if that is known.
+        records: Rows that were not emitted before.
+        bookmark: The time before which no row is missing, if that is known.
         total: Rows of the slice, if that is known.
     """
 
@@ -51,227 +56,230 @@ class Batch:
 
 
 class StreamReader:
-    """Reads all rows of a stream."""
+    """Reads all rows of a stream, each of them once.
+
+    Args:
+        slicer: How the stream is divided.
+        sort_params: Query parameters that ask for an order.
+        page_size: Rows to ask for on a page.
+        fetch: Requests a page with these query parameters; called in several threads.
+        pool: Requests pages ahead.
+        warn: Takes a warning for the user.
+    """
 
     def __init__(  # noqa: PLR0913, PLR0917
         self,
         slicer: Slicer,
-        sort: Mapping[str, str],
-        pages: Pages,
+        sort_params: Mapping[str, str],
+        page_size: int,
         fetch: Callable[[dict[str, Any]], Page],
         pool: PrefetchPool,
         warn: Callable[[str], None],
-        *,
-        needs_filter: bool = False,
     ) -> None:
         self._slicer = slicer
-        self._sort = sort
-        self._paging = pages
+        self._sort_params = sort_params
+        self._paging = Paging(page_size)
         self._fetch = fetch
         self._pool = pool
         self._warn = warn
-        self._needs_filter = needs_filter
-        self._dropped: tuple[str, ...] = ()
+        self._rejected: frozenset[str] = frozenset()  # parameters
+        self._ignores_filter_in_total = False
+        self._emitted: dict[str, str] = {}  # ids that may come again, with the end of each row
         self._latest = ""
-        self._recent: deque[set[str]] = deque(maxlen=4)  # ids that the next slices may repeat
 
     def read(self, time_range: TimeRange) -> Iterator[Batch]:
-        """Yield the rows as they come.
+        """Yield the rows as they come, and bookmarks between the slices.
 
         Raises:
             EnvoyError: If the stream cannot be read completely.
         """
-        self._now = time_range.now
-        slices = self._slicer.slices(time_range)
-        part = next(slices, None)
-        if part is None:
-            return
-        whole = self._slicer.whole(time_range.start)
         try:
-            first = self._negotiate(part)
-            if "filter" in self._dropped:
-                part, slices = whole, iter(())
-            yield from self._read_slice(part, first)
-            for part, first in self._pool.ahead(self._first_page, slices, lambda: MAX_AHEAD):
+            for part, first in self._first_pages(self._slicer.slices(time_range)):
                 if part.variant and first.rejection:
-                    self._warn(f"Envoy rejected {part.description}; reading without.")
+                    self._warn(f"Envoy rejected {_shown(part.variant)}; reading without.")
                 else:
-                    yield from self._read_slice(part, first)
-        except FilterIgnoredError as error:
-            if self._needs_filter:
+                    yield from self._read_slice(part, first, time_range.now)
+        except FilterUnusableError as error:
+            if self._slicer.max_window:
                 raise EnvoyError(f"{error}, without which it returns only some rows.") from None
             self._warn(f"{error}; reading the whole list.")
-            yield from self._read_slice(whole, self._first_page(whole))
+            part = self._slicer.whole(time_range.start)
+            yield from self._read_slice(part, self._first_page(part), time_range.now)
         if self._latest:
             yield Batch([], self._latest)
+
+    # Requests
+
+    def _first_pages(self, slices: Iterator[Slice]) -> Iterator[tuple[Slice, Page]]:
+        """Yield each slice with its first page; the first slice shows which parameters work."""
+        if part := next(slices, None):
+            yield part, self._negotiate(part)
+        yield from self._pool.ahead(self._first_page, slices)
 
     def _negotiate(self, part: Slice) -> Page:
         """Return the first page of a slice, with as many parameters as Envoy accepts.
 
         Raises:
-            RequestRejectedError: If it does not even accept the guide's bare call.
+            FilterUnusableError: If it does not accept the filter.
         """
         first = self._first_page(part)
-        names = {
-            "sort": [*self._sort],
-            "filter": [] if self._needs_filter else [*part.params],
-            "page size": ["perPage"],
-            "page": ["page"],
-        }
-        groups = [group for group in names if names[group]]
-        rejection = first.rejection
-        if rejection is None or rejection.status == HTTPStatus.NOT_FOUND:
+        if first.rejection is None or first.rejection.status == HTTPStatus.NOT_FOUND:
             return first
-        for dropped in (d for n in range(1, len(groups) + 1) for d in combinations(groups, n)):
-            self._dropped = dropped
+        groups = filter(None, ([*self._sort_params], [*part.params], ["perPage"], ["page"]))
+        for rejected in _subsets([*groups]):
+            self._rejected = frozenset(rejected)
             page = self._first_page(part)
             if page.rejection is None:
-                self._paging.size = None if "page size" in dropped else self._paging.size
-                self._paging.are_numbered = "page" not in dropped
-                shown = " and ".join(f"`{name}`" for group in dropped for name in names[group])
-                self._warn(f"Envoy rejected {shown}{rejection.detail}; reading without.")
+                message = f"Envoy rejected {_shown(rejected)}{first.rejection.detail}"
+                if not self._rejected.isdisjoint(part.params):
+                    raise FilterUnusableError(message)
+                self._warn(f"{message}; reading without.")
                 return page
-        raise rejection
+        return first
 
     def _first_page(self, part: Slice) -> Page:
-        return self._request(part, self._paging.first)
+        return self._request(part, PageRequest(1, self._paging.size))
 
-    def _request(self, part: Slice, page: PageRequest) -> Page:
-        groups: dict[str, Mapping[str, Any]] = {
-            "sort": self._sort,
-            "filter": part.params,
-            "page": {"page": page.number},
-            "page size": {"perPage": page.size},
-        }
-        kept = (params for name, params in groups.items() if name not in self._dropped)
+    def _request(self, part: Slice, request: PageRequest) -> Page:
+        params: dict[str, Any] = {**self._sort_params, **part.params}
+        params |= {"page": request.number, "perPage": request.size}
         try:
-            return self._fetch({name: value for params in kept for name, value in params.items()})
+            page = self._fetch({k: v for k, v in params.items() if k not in self._rejected})
         except RequestRejectedError as error:
             return Page([], rejection=error)
+        return replace(page, total=None) if self._ignores_filter_in_total and part.params else page
 
-    def _read_slice(self, part: Slice, first: Page) -> Iterator[Batch]:
-        """Read a slice; where it is too deep, its halves instead, oldest first.
+    # Slices
 
-        Raises:
-            EnvoyError: If it cannot be read completely.
-            FilterIgnoredError: If Envoy ignores its filter.
-        """
+    def _read_slice(self, part: Slice, first: Page, now: datetime) -> Iterator[Batch]:
+        """Yield the rows of a slice, or of its halves if it is too deep, oldest first."""
         unread = [(part, first)]
         while unread:
             part, first = unread.pop()
-            halves = yield from self._read_undivided(part, first)
-            unread += reversed(halves)
-            if not halves and part.complete_until and self._latest:
-                yield Batch([], min(self._latest, format_timestamp(part.complete_until)))
+            if part.start:
+                yield from self._advance(part.start)
+            try:
+                yield from self._read_passes(part, first)
+            except DepthLimitError:
+                if part.max_rows is None:
+                    raise
+                unread += reversed(self._divide(part, first.total, now))
 
-    def _read_undivided(
-        self, part: Slice, first: Page
-    ) -> Generator[Batch, None, list[tuple[Slice, Page]]]:
-        """Read a slice in passes until none is missing; return its halves if it is too deep."""
-        max_rows, previous, fruitless = part.max_rows, None, 0
-        known = set().union(*self._recent) if part.variant else set()
-        emitted: set[str] = set()
-        self._recent.append(emitted)
-        for number in count(1):
-            before = len(emitted)
-            this = yield from self._read_pass(part, first, max_rows, emitted)
-            is_new = len(emitted) > before
-            if self._is_complete(part, this, previous, is_new=is_new):
-                if part.variant and emitted and emitted <= known:
-                    self._warn(f"Envoy ignores {part.description}; such rows may be missing.")
-                return []
-            if this.ending is Ending.CUT_OFF and max_rows is not None:
-                if halves := self._halves(part, this):
-                    return halves
-                max_rows = None  # read on until Envoy refuses
-            elif this.ending is Ending.CUT_OFF and previous and previous.ending is this.ending:
-                raise EnvoyError(_cut_off(this))
-            if previous and not (self._is_joined(this) or self._is_joined(previous)):
-                self._paging.can_overlap = False  # the gap is none of the list's
-            fruitless = 0 if is_new else fruitless + 1
-            if fruitless == MAX_FRUITLESS or number == MAX_PASSES:
-                raise EnvoyError("The list kept changing while it was read; run again later.")
+    def _advance(self, start: datetime) -> Iterator[Batch]:
+        """Yield a bookmark before a slice, and forget rows that it cannot contain."""
+        if len(self._emitted) > MAX_REMEMBERED:
+            earliest = format_timestamp(start - TOLERANCE)
+            kept = {key: end for key, end in self._emitted.items() if not end or end >= earliest}
+            self._emitted = kept
+        if self._latest:
+            yield Batch([], min(self._latest, format_timestamp(start)))
+
+    def _divide(self, part: Slice, total: int | None, now: datetime) -> list[tuple[Slice, Page]]:
+        """Return what to read instead of a slice that is too deep, with first pages."""
+        halves = [(half, self._first_page(half)) for half in part.halves(now)]
+        as_deep_as_possible = replace(part, max_rows=None)
+        if not halves or any(page.rejection for _, page in halves):
+            return [(as_deep_as_possible, self._first_page(part))]
+        for half, page in halves:
+            _check_filter(half, page)
+        totals = [page.total for _, page in halves if page.total is not None]
+        if total in {None, MAX_DEPTH} or len(totals) < len(halves):
+            return halves
+        if min(totals) >= total:
+            self._ignores_filter_in_total = True
+            return [(part, self._first_page(part))]
+        if sum(totals) < total:
+            first = self._first_page(part)
+            if sum(totals) < (first.total or 0):  # rows without a time are in neither half
+                return [(as_deep_as_possible, first)]
+        return halves
+
+    # Passes
+
+    def _read_passes(self, part: Slice, first: Page) -> Iterator[Batch]:
+        """Yield the rows of a slice, in as many passes as it takes until none is missing.
+
+        Raises:
+            DepthLimitError: If the slice is too deep.
+            EnvoyError: If it keeps changing.
+        """
+        previous, known = None, len(self._emitted)
+        for _ in range(MAX_PASSES):
+            emitted = len(self._emitted)
+            this = Pass(self._paging, partial(self._request, part), self._pool, part.max_rows)
+            try:
+                yield from self._read_pass(part, this, first)
+            except DepthLimitError:
+                if part.max_rows or len(self._emitted) == emitted:
+                    raise
+                # Else it may be a list that shrank: read it once more.
+            if self._is_complete(part, this, previous):
+                if part.variant and this.ids and len(self._emitted) == known:
+                    self._warn(f"Envoy ignores {_shown(part.variant)}; such rows may be missing.")
+                return
+            if previous and previous.proof is this.proof is Proof.TORN:
+                self._paging.can_overlap = False  # perhaps pages are not as long as requested
             previous, first = this, self._first_page(part)
-        raise AssertionError
+        raise EnvoyError("The list kept changing while it was read; run again later.")
 
-    def _read_pass(
-        self, part: Slice, first: Page, max_rows: int | None, emitted: set[str]
-    ) -> Generator[Batch, None, Pass]:
-        """Yield the rows of one pass over a slice that were not emitted yet; return the pass."""
+    def _read_pass(self, part: Slice, this: Pass, first: Page) -> Iterator[Batch]:
+        """Yield the rows of one pass that were not emitted yet.
+
+        Raises:
+            FilterUnusableError: If rows show that Envoy ignores the filter.
+            DepthLimitError: If the slice is too deep.
+        """
         if first.rejection:
             raise first.rejection
-        fetch = partial(self._request, part)
-        this = Pass(first, self._paging, fetch, self._pool, max_rows)
-        if max_rows is not None and (first.total or 0) > max_rows:
-            this.ending = Ending.CUT_OFF  # before anything is emitted
-            return this
-        for page in this:
-            if part.shows_filter_ignored(page.records):
-                names = " and ".join(f"`{name}`" for name in part.params)
-                raise FilterIgnoredError(f"Envoy ignores {names}")
-            this.times += [times[0] for times in map(part.slicer.times, page.records) if times]
-            yield Batch(self._new(part, page, emitted), total=this.total)
-        return this
+        for page in this.read(first):
+            _check_filter(part, page)
+            yield Batch(self._new_rows(part, page), total=this.total)
 
-    def _halves(self, part: Slice, this: Pass) -> list[tuple[Slice, Page]]:
-        """Return both halves of a slice with their first pages, or none if it cannot be divided."""
-        total = this.first.total
-        halves = [(half, self._first_page(half)) for half in part.halves(self._now, this.times)]
-        if any(page.rejection for _, page in halves):
-            return []
-        totals = [page.total for _, page in halves if page.total is not None]
-        if total in {None, ROW_CAP} or len(totals) < len(halves):
-            return halves
-        # Either total ignores the filter, or rows without a time are in neither.
-        is_ignored = min(totals, default=0) >= total
-        return [] if is_ignored or sum(totals) < total else halves
+    def _new_rows(self, part: Slice, page: Page) -> list[Record]:
+        """Return the rows that were not emitted yet and are not older than the slice."""
+        earliest = format_timestamp(part.start - OVERLAP) if part.start else ""
+        rows = []
+        for record in page.records:
+            begin, end = part.slicer.times(record)
+            self._latest = max(self._latest, begin)
+            if record["id"] not in self._emitted:
+                self._emitted[record["id"]] = end
+                if part.params or not end or end >= earliest:
+                    rows.append(record)
+        return rows
 
-    @staticmethod
-    def _is_joined(this: Pass) -> bool:
-        return not this.overlaps or this.ending is not Ending.UNPROVEN
-
-    def _is_complete(self, part: Slice, this: Pass, previous: Pass | None, *, is_new: bool) -> bool:
+    def _is_complete(self, part: Slice, this: Pass, previous: Pass | None) -> bool:
         """Return whether a pass, with the one before it, shows that no row is missing."""
-        if this.ending is Ending.CUT_OFF:
+        if this.proof is Proof.TORN:
             return False
-        is_same = (
-            previous is not None
-            and previous.ending is this.ending
-            and not (this.overlaps and this.ending is Ending.UNPROVEN)
-            and previous.ids == this.ids
-        )
-        if this.is_disordered and not is_same:
-            return not is_new and this.total is not None and len(this.ids) >= this.total
-        expected = min(this.first.total or 0, this.total or 0)
-        is_filtered = part.params and this.max_rows is not None  # whose total may be that of all
-        if is_filtered or len(this.ids) >= expected:
-            return this.ending is Ending.PROVEN or is_same
-        if is_same:
+        is_same = previous is not None and previous.proof is this.proof and previous.ids == this.ids
+        # With a filter, the total may be that of the whole list.
+        expected = 0 if part.params else this.total or 0
+        if is_same and len(this.ids) < expected:
             self._warn(
                 f"Envoy reports {expected} rows, but returns {len(this.ids)}; perhaps the others "
                 "are hidden from this API user."
             )
-        return is_same
-
-    def _new(self, part: Slice, page: Page, emitted: set[str]) -> list[Record]:
-        """Return the rows that were not emitted yet and are not older than the range."""
-        rows = [
-            record
-            for record in page.records
-            if not any(record["id"] in ids for ids in self._recent)
-        ]
-        emitted.update(page.ids)
-        times = [part.slicer.times(row) for row in rows]
-        self._latest = max(self._latest, *(time[0] for time in times if time), "")
-        if part.start and not part.params:
-            start = format_timestamp(part.start - OVERLAP)
-            rows = [r for r, time in zip(rows, times, strict=True) if not time or time[1] >= start]
-        return rows
+        return is_same or (this.proof is Proof.COMPLETE and len(this.ids) >= expected)
 
 
-def _cut_off(last: Pass) -> str:
-    reason = last.rejection.detail if last.rejection else ""
-    return (
-        f"Envoy returned {len(last.ids):,} rows of a list that may have more{reason}; report this "
-        "to the maintainers of the tap."
-    )
+def _check_filter(part: Slice, page: Page) -> None:
+    """Raise an error if rows show that Envoy ignores the filter of their slice.
+
+    Raises:
+        FilterUnusableError: If a row lies outside of the slice.
+    """
+    if part.shows_filter_ignored(page.records):
+        raise FilterUnusableError(f"Envoy ignores {_shown(part.params)}")
+
+
+def _subsets(groups: list[list[str]]) -> Iterator[list[str]]:
+    """Yield each choice of groups, joined, beginning with single groups."""
+    for count in range(1, len(groups) + 1):
+        for chosen in combinations(groups, count):
+            yield [*chain(*chosen)]
+
+
+def _shown(params: Iterable[str] | Mapping[str, str]) -> str:
+    """Return query parameters as messages show them."""
+    return " and ".join(f"`{name}`" for name in params)

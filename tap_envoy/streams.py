@@ -243,7 +243,6 @@ class ReservationsStream(EnvoyStream):
     path = "/reservations"
     scopes = ("reservations.read", "spaces.read")
     replication_key = "startTime"
-    needs_filter = True
     # Envoy rejects windows of more than 30 days (documented). Whether a window holds what begins in
     # it, overlaps it, or lies within it is unknown: windows that begin 15 days apart hold every
     # reservation of up to 15 days in each case.

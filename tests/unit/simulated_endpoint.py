@@ -13,7 +13,7 @@ import msgspec
 from typing_extensions import override
 
 from tap_envoy.exceptions import EnvoyError, RequestRejectedError
-from tap_envoy.pagination import Page, Pages
+from tap_envoy.pagination import Page
 from tap_envoy.prefetch import MAX_IN_FLIGHT, PrefetchPool
 from tap_envoy.reader import StreamReader
 from tap_envoy.records import Record, RecordConformer, format_timestamp
@@ -85,10 +85,7 @@ def create_reader(
 ) -> StreamReader:
     """Return the reader of a stream, with another way to get a page."""
     cls = CLASSES[stream]
-    pages = Pages(page_size)
-    return StreamReader(
-        cls.slicer, cls.sort_params, pages, fetch, pool, warn, needs_filter=cls.needs_filter
-    )
+    return StreamReader(cls.slicer, cls.sort_params, page_size, fetch, pool, warn)
 
 
 @dataclass
