@@ -48,9 +48,6 @@ if TYPE_CHECKING:
     from tap_envoy.session import EnvoySession
     from tap_envoy.writer import BufferedMessageWriter
 
-MAX_FIELDS = 20
-"""Names of fields that a log line lists."""
-
 
 class EnvoyStream(RESTStream[int]):
     """A list endpoint of Envoy's v1 API. Subclasses declare what it is."""
@@ -66,7 +63,6 @@ class EnvoyStream(RESTStream[int]):
     """Records are made to match the schema once they are decoded, at a tenth of the SDK's cost."""
     STATE_MSG_FREQUENCY = 1000
     """Records between two STATE messages."""
-    allow_redirects = False
     selected_by_default = False
 
     def __init__(
@@ -82,6 +78,7 @@ class EnvoyStream(RESTStream[int]):
         self._get_authenticator = authenticator
         self._writer = writer
         self._run_start = datetime.fromtimestamp(tap.initialized_at / 1000, UTC)
+        self._extracted_at = self._run_start
         self._conformer: RecordConformer | None = None  # while the stream is read
         self._cleaned: set[str] = set()  # properties from which U+0000 was removed
         self.progress = StreamProgress(self.name, self.logger)
@@ -103,13 +100,10 @@ class EnvoyStream(RESTStream[int]):
 
     @override
     def log(self, message: str, *args: Any, level: int = logging.INFO, **kwargs: Any) -> None:
-        """Log the SDK's own messages at DEBUG: the tap reports progress and errors itself."""
-        super().log(message, *args, level=logging.DEBUG, **kwargs)
+        """Do nothing with the SDK's messages: the tap reports progress and errors itself."""
 
     @override
-    def generate_child_contexts(
-        self, record: Record, context: Context | None
-    ) -> Iterable[Context | None]:
+    def generate_child_contexts(self, record: Record, context: Context | None) -> tuple[()]:
         """Return nothing: no stream has children, for which the SDK would copy each record."""
         return ()
 
@@ -117,11 +111,7 @@ class EnvoyStream(RESTStream[int]):
 
     @override
     def get_records(self, context: Context | None) -> Iterable[Record]:
-        """Yield the records of the stream; log an error and let the run continue.
-
-        Raises:
-            RunAbortedError: If no further stream can be read.
-        """
+        """Yield the records of the stream; log an error of it, and let the run continue."""
         try:
             yield from self.request_records(context)
         except RunAbortedError:
@@ -163,6 +153,7 @@ class EnvoyStream(RESTStream[int]):
                     partial(self.logger.warning, "%s: %s", self.name),
                 )
                 for batch in reader.read(self._time_range()):
+                    self._extracted_at = datetime.now(UTC)
                     yield from map(conformer.finish, batch.records)
                     self._writer.flush()
                     if self._writer.record_error:
@@ -210,7 +201,6 @@ class EnvoyStream(RESTStream[int]):
                     params=params,
                     auth=self.authenticator,
                     timeout=self._session.timeout,
-                    allow_redirects=self.allow_redirects,
                 )
             except REQUEST_ERRORS as error:
                 raise connection_error(
@@ -238,8 +228,7 @@ class EnvoyStream(RESTStream[int]):
             (logging.WARNING, "removed U+0000 from", self._cleaned),
         ):
             if names:
-                listed = list_names(names, limit=MAX_FIELDS)
-                self.logger.log(level, "%s: %s: %s.", self.name, text, listed)
+                self.logger.log(level, "%s: %s: %s.", self.name, text, list_names(names))
 
     # Bookmarks
 
@@ -261,11 +250,7 @@ class EnvoyStream(RESTStream[int]):
         return TimeRange(start, self._run_start, end)
 
     def _first_time(self) -> tuple[datetime | None, str]:
-        """Return the earliest time to read, or None, and a description.
-
-        Raises:
-            EnvoyError: If the bookmark is not one of this stream, or far in the future.
-        """
+        """Return the earliest time to read, or None for all, and a description."""
         starts = []
         if start_date := self.config.get("start_date"):
             starts.append((parse_time(start_date), "`start_date`"))
@@ -284,9 +269,9 @@ class EnvoyStream(RESTStream[int]):
         """Move the bookmark forward, but never past the start of the run."""
         if bookmark and self._is_incremental:
             newest = max(bookmark, self._bookmark or "")
-            self.stream_state["replication_key"] = self.replication_key
-            self.stream_state["replication_key_value"] = min(
-                newest, format_timestamp(self._run_start)
+            newest = min(newest, format_timestamp(self._run_start))
+            self.stream_state.update(
+                replication_key=self.replication_key, replication_key_value=newest
             )
 
     @override
@@ -309,7 +294,7 @@ class EnvoyStream(RESTStream[int]):
         A record that nothing maps is passed on as it is, which saves a sixth of the processor time.
         """
         if self._is_passed_on:
-            yield RecordMessage(self.name, record, self._stream_version, datetime.now(UTC))
+            yield RecordMessage(self.name, record, self._stream_version, self._extracted_at)
             return
         try:
             yield from super()._generate_record_messages(record)
@@ -320,6 +305,5 @@ class EnvoyStream(RESTStream[int]):
     def _is_passed_on(self) -> bool:
         """Whether all properties are selected, and nothing maps or flattens the stream."""
         is_mapped = [type(x) for x in self.stream_maps] != [SameRecordTransform]
-        return (
-            all(self.mask.values()) and not is_mapped and not self.config.get("flattening_enabled")
-        )
+        is_flattened = self.config.get("flattening_enabled")
+        return all(self.mask.values()) and not is_mapped and not is_flattened

@@ -34,12 +34,12 @@ from singer_sdk.exceptions import FatalAPIError, RetriableAPIError
 from urllib3 import exceptions as u3
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable
 
 REQUEST_ERRORS = (requests.RequestException, u3.HTTPError, OSError, ValueError)
 """What sending a request can raise: `requests` does not wrap every error of urllib3."""
 
-MAX_NAMES = 5
+MAX_NAMES = 20
 """Names that a message lists; the rest are counted."""
 
 EXCERPT_LIMIT = 200
@@ -48,7 +48,7 @@ EXCERPT_LIMIT = 200
 TLS_FILES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSLKEYLOGFILE")
 """Variables with files that `requests` and urllib3 open before they connect."""
 
-MESSAGE_KEYS = ("message", "error", "error_description", "detail", "title")
+MESSAGE_KEYS = ("code", "message", "error", "error_description", "detail", "title")
 """Where an error body may hold its message; the shape of v1's is not documented (inferred)."""
 
 
@@ -65,11 +65,7 @@ class CredentialsRejectedError(RunAbortedError):
 
 
 class GrantRefusedError(EnvoyError):
-    """Raised when a grant was rejected, or its response was lost: it must not be sent again.
-
-    Attributes:
-        code: OAuth's name of the reason, such as `invalid_scope`, or an empty string.
-    """
+    """Raised when a grant must not be sent again, with OAuth's `code` for the reason, if any."""
 
     def __init__(self, message: str, *, code: str = "") -> None:
         super().__init__(message)
@@ -81,12 +77,7 @@ class ScopeMissingError(EnvoyError):
 
 
 class RequestRejectedError(EnvoyError):
-    """Raised when Envoy rejects a list request, perhaps for one of its parameters.
-
-    Attributes:
-        status: The HTTP status: 400, 404 or 422.
-        detail: The quoted reason, such as `: “unknown sort”`, or an empty string.
-    """
+    """Raised when Envoy rejects a list request; `detail` is the reason as `excerpt` quotes it."""
 
     def __init__(self, message: str, *, status: int, detail: str = "") -> None:
         super().__init__(message)
@@ -99,12 +90,7 @@ class ResponseUnreadableError(EnvoyError):
 
 
 class TransientError(RetriableAPIError):
-    """Raised when the same request may succeed later.
-
-    Attributes:
-        status: The HTTP status, or None if there was no response.
-        retry_after: Seconds that the server asked to wait, or None.
-    """
+    """Raised when the same request may succeed later, perhaps `retry_after` seconds later."""
 
     def __init__(
         self, message: str, *, status: int | None = None, retry_after: float | None = None
@@ -145,11 +131,11 @@ def decode_json(response: requests.Response) -> Any:
         return None
 
 
-def list_names(names: Iterable[Any], *, limit: int = MAX_NAMES) -> str:
-    """Return names from a file or a response in one line; those beyond `limit` are counted."""
+def list_names(names: Iterable[Any]) -> str:
+    """Return names from a file or a response in one line."""
     texts = sorted({printable(name) for name in names})
-    more = f" and {len(texts) - limit} more" if len(texts) > limit else ""
-    return f"{', '.join(texts[:limit])}{more}"
+    more = f" and {len(texts) - MAX_NAMES} more" if len(texts) > MAX_NAMES else ""
+    return f"{', '.join(texts[:MAX_NAMES])}{more}"
 
 
 def printable(text: object, length: int = 50) -> str:
@@ -157,22 +143,21 @@ def printable(text: object, length: int = 50) -> str:
     return "".join(filter(str.isprintable, str(text)))[:length]
 
 
-def excerpt(body: Any, secrets: Iterable[str]) -> str:
-    """Return the reason that an error response gives: known fields only, without secrets.
-
-    Args:
-        body: The decoded body.
-        secrets: Strings to redact.
-
-    Returns:
-        Text in quotation marks after a colon and a space, or an empty string.
-    """
+def error_objects(body: Any) -> list[dict[str, Any]]:
+    """Return the objects of a decoded body that may describe an error (inferred)."""
     body = body if isinstance(body, dict) else {}
     errors = body.get("errors")
-    first = errors[0] if isinstance(errors, list) and errors else None
-    inner = first if isinstance(first, dict) else {"detail": first}
-    found = [body.get(key) for key in MESSAGE_KEYS]
-    found += [inner.get(key) for key in ("code", *MESSAGE_KEYS)]
+    first = errors[0] if isinstance(errors, list) and errors else errors
+    inner = (body.get("error"), first)
+    return [body, *(x if isinstance(x, dict) else {"detail": x} for x in inner)]
+
+
+def excerpt(body: Any, secrets: Iterable[str]) -> str:
+    """Return why a decoded body reports an error, as `: “…”`, or an empty string.
+
+    Only known fields are quoted, up to a limit and without `secrets`.
+    """
+    found = [x.get(key) for x in error_objects(body) for key in MESSAGE_KEYS]
     texts = [str(value) for value in found if type(value) in {str, int}]  # a bool says nothing
     text = " ".join(", ".join(dict.fromkeys(filter(None, texts))).split())
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
@@ -229,20 +214,21 @@ of the innermost error, after "connecting: " if nothing was sent.
 def connection_error(
     error: Exception, url: str, *, where: str, timeout: float
 ) -> EnvoyError | TransientError:
-    """Return the error to raise for a request that got no response.
-
-    The text of `error` itself is not repeated: it may hold the password of a proxy.
+    """Return the error to raise for one of `REQUEST_ERRORS`, whose text may hold a password.
 
     Args:
-        error: What `requests` raised, one of `REQUEST_ERRORS`.
+        error: What was raised.
         url: The URL of the request.
         where: What was requested, with its setting, such as "Envoy (`api_url`)".
         timeout: The read timeout in seconds.
     """
     chain: list[BaseException] = [error]
-    while inner := _wrapped(chain[-1]):
+    while inner := chain[-1].__cause__ or chain[-1].__context__:
         chain.append(inner)
-    searched = f"{'connecting: ' if _is_connecting(chain) else ''}{chain[-1]}"
+    frames = (frame for inner in chain for frame, _ in traceback.walk_tb(inner.__traceback__))
+    # urllib3 sends a request after `connect`.
+    is_connecting = any(frame.f_code.co_name == "connect" for frame in frames)
+    searched = f"{'connecting: ' if is_connecting else ''}{chain[-1]}"
     kind, text = next(
         (kind, text)
         for types, pattern, kind, text in CONNECTION_ERRORS
@@ -260,18 +246,6 @@ def connection_error(
             files=" and ".join(files) or "the Python installation",
         )
     )
-
-
-def _wrapped(error: BaseException) -> BaseException | None:
-    """Return the error that an error of `requests` or urllib3 wraps."""
-    candidates = (getattr(error, "reason", None), *error.args, error.__cause__)
-    return next((x for x in candidates if isinstance(x, BaseException)), None)
-
-
-def _is_connecting(chain: Sequence[BaseException]) -> bool:
-    """Return whether an error came from urllib3's `connect`, after which the request is sent."""
-    frames = (frame for error in chain for frame, _ in traceback.walk_tb(error.__traceback__))
-    return any(frame.f_code.co_name == "connect" for frame in frames)
 
 
 def _reason(cause: BaseException) -> str:

@@ -14,6 +14,7 @@ from tap_envoy.exceptions import (
     ScopeMissingError,
     TransientError,
     decode_json,
+    error_objects,
     excerpt,
     is_retryable,
     redirect_host,
@@ -23,7 +24,7 @@ from tap_envoy.records import without_nul
 from tap_envoy.session import parse_retry_after
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     import requests
 
@@ -64,14 +65,9 @@ def read_page(
     authenticator: Authenticator,
     cleaned: set[str],
 ) -> Page:
-    """Return the page that a response holds; an unexpected response is never an empty list.
+    """Return the page in a response to `path`; an unexpected one is never an empty list.
 
-    Args:
-        response: The response.
-        path: The path that was requested, for messages.
-        scopes: The scopes that it requires.
-        authenticator: What the request was authenticated with.
-        cleaned: Receives the paths of the properties from which U+0000 was removed.
+    Paths of properties from which U+0000 was removed are added to `cleaned`.
 
     Raises:
         TransientError: If the request may succeed later.
@@ -79,67 +75,49 @@ def read_page(
     """
     payload, status = decode_json(response), response.status_code
     if status == HTTPStatus.OK:
-        status = status_in_body(payload) or status
+        status = _status_in_body(payload) or status
+    reason = excerpt(payload, authenticator.secrets)
+    quoted = f"HTTP {status}{reason}"
+    if is_retryable(status):
+        retry_after = parse_retry_after(response)
+        raise TransientError(f"Envoy returned {quoted}.", status=status, retry_after=retry_after)
     if status != HTTPStatus.OK:
-        names = {
-            "path": path,
-            "scopes": " and ".join(f"`{scope}`" for scope in scopes),
-            "advice": authenticator.advice,
-            "scope_advice": authenticator.scope_advice,
-        }
-        raise _refusal(response, status, excerpt(payload, authenticator.secrets), names)
+        kind, text = REFUSALS.get(status) or REFUSALS[max(2, status // 100)]
+        message = text.format(
+            status=quoted,
+            path=path,
+            host=redirect_host(response),
+            scopes=" and ".join(f"`{scope}`" for scope in scopes),
+            advice=authenticator.advice,
+            scope_advice=authenticator.scope_advice,
+        )
+        is_rejected = kind is RequestRejectedError
+        raise kind(message, **({"status": status, "detail": reason} if is_rejected else {}))
     if payload is None:
         raise TransientError(f"Envoy returned a body that is not JSON; {PROXY}.")
-    page = _parse_page(payload, authenticator.secrets)
+    page = _parse_page(payload, reason)
     if b"\\u0000" in response.content:
         return replace(page, records=without_nul(page.records, cleaned))
     return page
 
 
-def _refusal(
-    response: requests.Response, status: int, reason: str, names: dict[str, str]
-) -> EnvoyError | TransientError:
-    """Return the error for an HTTP status of a response, or in its body."""
-    quoted = f"HTTP {status}{reason}"
-    if is_retryable(status):
-        retry_after = parse_retry_after(response)
-        return TransientError(f"Envoy returned {quoted}.", status=status, retry_after=retry_after)
-    kind, text = REFUSALS.get(status) or REFUSALS[max(2, status // 100)]
-    message = text.format(status=quoted, host=redirect_host(response), **names)
-    if kind is RequestRejectedError:
-        return RequestRejectedError(message, status=status, detail=reason)
-    return kind(message)
-
-
-def status_in_body(payload: Any) -> int | None:
+def _status_in_body(payload: Any) -> int | None:
     """Return the HTTP error that a response with HTTP 200 carries in its body, if it does.
 
     A rejected API key was seen as `{"status": 401}`, perhaps one level down.
     """
-    holders = [payload, payload.get("error")] if isinstance(payload, dict) else []
-    values = [
-        holder.get(name)
-        for holder in holders
-        if isinstance(holder, dict)
-        for name in ("status", "statusCode", "code")
-    ]
+    names = ("status", "statusCode", "code")
+    values = [x.get(name) for x in error_objects(payload) for name in names]
     matches = (ERROR_STATUS.match(str(value)) for value in values)
     return next((int(match[1]) for match in matches if match), None)
 
 
-def _parse_page(payload: Any, secrets: Iterable[str]) -> Page:
+def _parse_page(payload: Any, reason: str) -> Page:
     data = payload.get("data") if isinstance(payload, dict) else None
-    if not isinstance(data, list):
-        reason = excerpt(payload, secrets)
+    if not isinstance(data, list) or (not data and (payload.get("error") or payload.get("errors"))):
         raise EnvoyError(f"Envoy returned no list of rows (`data`){reason}; {PROXY}.")
-    if not data and (payload.get("error") or payload.get("errors")):
-        raise EnvoyError(
-            f"Envoy returned an error instead of rows{excerpt(payload, secrets)}; {REPORT}."
-        )
     for record in data:
-        if not isinstance(record, dict):
-            raise EnvoyError(f"Envoy returned a row that is not an object; {REPORT}.")
-        key = record.get("id")
+        key = record.get("id") if isinstance(record, dict) else None
         if type(key) is int:
             record["id"] = str(key)
         elif not isinstance(key, str) or not key:

@@ -83,7 +83,7 @@ def test_decode_json_of_any_bytes_raises_nothing_and_can_be_encoded(body: bytes)
         ({"errors": [{"code": 17, "detail": "bad sort"}, {"detail": "x"}]}, ": “17, bad sort”"),
         ({"errors": ["bad sort"]}, ": “bad sort”"),
         ({"errors": []}, ""),
-        ({"errors": {"detail": "x"}}, ""),
+        ({"error": {"code": "17", "message": "bad sort"}}, ": “17, bad sort”"),
         ({"message": True, "detail": ["x"], "title": {"email": "x"}}, ""),
         ({"data": [{"message": "x"}]}, ""),
         (["x"], ""),
