@@ -16,6 +16,7 @@ import click
 from singer_sdk import Tap
 from singer_sdk.helpers.capabilities import PluginCapabilities
 from singer_sdk.plugin_base import PluginBase
+from singer_sdk.singerlib import StateMessage
 from singer_sdk.tap_base import CliTestOptionValue
 from typing_extensions import override
 
@@ -182,7 +183,17 @@ class TapEnvoy(Tap):
             0 if all selected streams are complete, 128 + signal if one stopped the run, else 1.
         """
         start, errors = time.monotonic(), list[ShutdownError | Exception]()
-        for step in (self._read, self._finish):
+
+        def read() -> None:
+            self.logger.info("%s", self.authenticator.sign_in())
+            self.sync_all()
+
+        def finish() -> None:
+            if errors and self.state:
+                self.write_message(StateMessage(self.state))  # the next run continues from here
+            self.writer.flush()
+
+        for step in (read, finish):
             try:
                 step()
             except (ShutdownError, Exception) as error:  # noqa: BLE001
@@ -196,18 +207,8 @@ class TapEnvoy(Tap):
             stopped_by=stop.signal_name if stop else "",
             cause=describe(errors[0]) if errors else "",
         )
-        if stop:
-            return stop.exit_code
-        return int(bool(errors) or not all(stream.is_complete for stream in progress))
-
-    def _read(self) -> None:
-        self.logger.info("%s", self.authenticator.sign_in())
-        self.sync_all()
-
-    def _finish(self) -> None:
-        if self.state:
-            self.state_writer.write_state(self.state)  # the next run continues from here
-        self.writer.flush()
+        is_complete = not errors and all(stream.is_complete for stream in progress)
+        return stop.exit_code if stop else int(not is_complete)
 
     @override
     def _handle_termination(self, signum: int, frame: FrameType | None) -> None:
