@@ -127,14 +127,14 @@ class BufferedMessageWriter(MsgSpecWriter):
             signal.signal(other, signal.SIG_DFL)
         error = ShutdownError(signum)
         # Not `threading.Thread`: the signal may have interrupted one that holds its locks.
-        _thread.start_new_thread(_kill, (error,))
+        _thread.start_new_thread(_kill, (error, SHUTDOWN_GRACE))
         if not self._is_writing:
             raise error
         self._shutdown = error
 
 
-def _kill(error: ShutdownError) -> None:
-    time.sleep(SHUTDOWN_GRACE)
+def _kill(error: ShutdownError, grace: float) -> None:
+    time.sleep(grace)
     text = "Stopped by %s while the target was not reading; its last line may be incomplete."
     # In a thread, because stderr may be blocked too.
     _thread.start_new_thread(logger.warning, (text, error.signal_name))

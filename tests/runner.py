@@ -57,6 +57,12 @@ class Run:
     def warnings(self) -> list[str]:
         return self.log("WARNING")
 
+    def without(self, hidden: Collection[str]) -> "Run":
+        """Assert that none of these strings was printed; return the run."""
+        for secret in hidden:
+            assert secret not in self.out + self.err
+        return self
+
     def assert_failed(self, *parts: str) -> str:
         """Assert that the run failed, and that its last error contains these parts; return it.
 
@@ -87,14 +93,7 @@ def run_tap(
 ) -> Run:
     """Run the tap at DEBUG in a separate process; assert that `hidden` is not printed.
 
-    Args:
-        arguments: Command line arguments.
-        hidden: What must not be printed.
-        module: What to run, as `python -m` does.
-        environment: Variables of the process, see `clean_environment`.
-        cwd: Its directory.
-        stdout: Where it writes instead of to `Run.out`, such as a named pipe.
-        interact: Called with its id while it runs.
+    It writes to `stdout` if given, e.g. a named pipe, and `interact` is called with its process id.
     """
     with TemporaryDirectory() as folder:
         out, err = stdout or Path(folder, "out"), Path(folder, "err")
@@ -114,10 +113,7 @@ def run_tap(
         interact(int(server.stdout.readline()))
         code = int(server.stdout.readline())
         text = "" if stdout else out.read_text(encoding="utf-8")
-        run = Run(code, text, err.read_text(encoding="utf-8"))
-    for secret in hidden:
-        assert secret not in run.out + run.err
-    return run
+        return Run(code, text, err.read_text(encoding="utf-8")).without(hidden)
 
 
 @cache
@@ -145,7 +141,4 @@ def run(
         env=dict(environment),
         timeout=120,
     )
-    for secret in hidden:
-        assert secret not in done.stdout
-        assert secret not in done.stderr
-    return Run(done.returncode, done.stdout, done.stderr)
+    return Run(done.returncode, done.stdout, done.stderr).without(hidden)

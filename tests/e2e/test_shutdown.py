@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -27,15 +27,6 @@ BUSY = ScriptedResponse(503, b"", {"Retry-After": "60"})
 def pipe(tmp_path: Path) -> Path:
     os.mkfifo(tmp_path / "pipe")
     return tmp_path / "pipe"
-
-
-@pytest.fixture
-def full_pipe(sandbox: Sandbox, pipe: Path) -> Iterator[Path]:
-    """Return a pipe that is open, but not read, and holds less than the tap writes."""
-    sandbox.envoy.rows["entries"] = entries(3000)
-    descriptor = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    yield pipe
-    os.close(descriptor)
 
 
 def stop(number: signal.Signals, stdout: Path, wait: Callable[[], object], *options: str) -> Run:
@@ -114,36 +105,32 @@ def test_signal_during_grant_ends_run_once_token_is_stored(sandbox: Sandbox) -> 
     assert output.read_bytes() == b""
 
 
-def test_signal_while_target_does_not_read_ends_run(sandbox: Sandbox, full_pipe: Path) -> None:
-    def wait_until_blocked() -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_signal_while_target_does_not_read_ends_run(
+    sandbox: Sandbox, pipe: Path, count: int
+) -> None:
+    sandbox.envoy.rows["entries"] = entries(3000)  # more than the pipe holds
+
+    def send(process_id: int) -> None:
         wait_until(lambda: len(sandbox.envoy.requests) > 1, then=0.5)
-
-    options = (*sandbox.write_config(), *sandbox.write_catalog("entries"))
-    run = stop(signal.SIGTERM, full_pipe, wait_until_blocked, *options)
-    assert run.log()[-1].startswith("Stopped by SIGTERM while the target was not reading")
-
-
-def test_second_signal_ends_run_at_once(sandbox: Sandbox, full_pipe: Path) -> None:
-    def send_two(process_id: int) -> None:
-        wait_until(lambda: len(sandbox.envoy.requests) > 1, then=0.5)
-        for _ in range(2):
+        for _ in range(count):
             os.kill(process_id, signal.SIGTERM)
             time.sleep(0.2)
 
     options = (*sandbox.write_config(), *sandbox.write_catalog("entries"))
-    assert run_tap(*options, stdout=full_pipe, interact=send_two).code == -signal.SIGTERM
+    target = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    run = run_tap(*options, environment=INFO, stdout=pipe, interact=send)
+    os.close(target)
+    assert run.code == (143 if count == 1 else -signal.SIGTERM)  # a second one ends it at once
+    text = "Stopped by SIGTERM while the target was not reading"
+    assert run.log()[-1].startswith(text) == (count == 1)
 
 
 def test_signal_during_imports_ends_program_silently() -> None:
     program = (
-        "import os, signal, sys\n"
-        "class Sender:\n"
-        "    def find_spec(self, name, *_):\n"
-        "        if name == 'tap_envoy.tap':\n"
-        "            os.kill(os.getpid(), signal.SIGINT)\n"
-        "sys.meta_path.insert(0, Sender())\n"
-        "from tap_envoy.__main__ import main\n"
-        "main()\n"
+        "import logging, signal; from tap_envoy.__main__ import main\n"
+        "logging.getLevelNamesMapping = lambda: signal.raise_signal(signal.SIGINT)\n"
+        "main()"
     )
     stopped = run([sys.executable, "-c", program], environment=clean_environment())
     assert stopped.code == -signal.SIGINT

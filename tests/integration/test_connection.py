@@ -119,10 +119,5 @@ def test_schema_test_writes_schemas_and_requests_nothing(sandbox: Sandbox) -> No
     run = sandbox.run_tap("--test=schema")
     assert run.code == 0
     assert [message["type"] for message in run.messages] == ["SCHEMA"] * 10
+    sandbox.run_tap("--test=schema", page_size=0).assert_failed("`page_size`")
     assert sandbox.envoy.requests == []
-
-
-def test_connection_test_invalid_setting_is_reported(sandbox: Sandbox) -> None:
-    run = sandbox.run_tap("--test", page_size=0)
-    run.assert_failed("`page_size`")
-    assert run.out == ""

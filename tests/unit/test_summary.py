@@ -40,26 +40,18 @@ def test_progress_is_logged_each_half_minute(
 
 
 @pytest.mark.parametrize(
-    ("rows", "requests", "retries", "line"),
+    ("numbers", "line"),
     [
-        (1250, 13, 0, "1,250 rows in 0.0 s (13 requests), bookmark 2024-03-14."),
-        (1, 1, 0, "1 row in 0.0 s (1 request), bookmark 2024-03-14."),
-        (0, 3, 1, "0 rows in 0.0 s (3 requests, 1 retry), bookmark 2024-03-14."),
-        (9, 4, 2, "incomplete, 9 rows in 0.0 s (4 requests, 2 retries), bookmark 2024-03-14."),
+        ((1250, 13, 0), "1,250 rows in 0.0 s (13 requests), bookmark 2024-03-14."),
+        ((1, 1, 1), "1 row in 0.0 s (1 request, 1 retry), bookmark 2024-03-14."),
+        ((0, 3, 2), "incomplete, 0 rows in 0.0 s (3 requests, 2 retries), bookmark 2024-03-14."),
     ],
 )
 def test_stream_summary_shows_rows_requests_and_bookmark(
-    log: pytest.LogCaptureFixture,
-    rows: int,
-    requests: int,
-    retries: int,
-    line: str,
+    log: pytest.LogCaptureFixture, numbers: tuple[int, int, int], line: str
 ) -> None:
-    progress = StreamProgress("entries", LOGGER, is_complete=retries < 2)
+    progress = StreamProgress("entries", LOGGER, *numbers, is_complete=numbers[0] > 0)
     progress.begin()
-    for number in range(requests):
-        progress.count_request(is_retry=number < retries)
-    progress.count_rows(rows, None)
     progress.log_summary("2024-03-14")
     assert log.messages == [f"entries: {line}"]
 
@@ -69,39 +61,30 @@ def stream(name: str, rows: int = 0, error: str | None = None) -> StreamProgress
     return StreamProgress(name, LOGGER, rows, 1, is_complete=error is None, error=error or "")
 
 
+DONE, HALF, LOST = stream("a", 600), stream("b", 5, "No."), stream("c", 5, "")
+
+
 @pytest.mark.parametrize(
     ("streams", "outcome", "lines"),
     [
+        ([DONE, DONE], {}, ["INFO Done: 1,200 rows from 2 streams in 12.3 s (2 requests)."]),
+        ([DONE, HALF, LOST], {}, ["ERROR Failed: b, c (2 of 3 streams): No."]),
+        ([DONE, LOST], {"cause": "Lost."}, ["ERROR Failed: c (1 of 2 streams): Lost."]),
         (
-            [stream("a", 600), stream("b", 600)],
-            {},
-            ["INFO Done: 1,200 rows from 2 streams in 12.3 s (2 requests)."],
+            [HALF, LOST],
+            {"cause": "Lost."},
+            ["ERROR Lost.", "ERROR Failed: b, c (2 of 2 streams): No."],
         ),
+        ([DONE], {"cause": "Disk full."}, ["ERROR Failed: Disk full."]),
         (
-            [stream("a", 600), stream("b", 5, "No."), stream("c", 0, "Never.")],
-            {},
-            ["ERROR Failed: b, c (2 of 3 streams): No."],
-        ),
-        (
-            [stream("a", 600), stream("b", 5, "")],
-            {"cause": "No connection."},
-            ["ERROR Failed: b (1 of 2 streams): No connection."],
-        ),
-        (
-            [stream("a", 5, "No."), stream("b", 5, "")],
-            {"cause": "No connection."},
-            ["ERROR No connection.", "ERROR Failed: a, b (2 of 2 streams): No."],
-        ),
-        ([stream("a")], {"cause": "Disk full."}, ["ERROR Failed: Disk full."]),
-        (
-            [stream("a"), stream("b", 5, "")],
+            [DONE, LOST],
             {"stopped_by": "TERM"},
-            ["WARNING Stopped by TERM; incomplete: b (1 of 2 streams). Run again to continue."],
+            ["WARNING Stopped by TERM; incomplete: c (1 of 2 streams). Run again to continue."],
         ),
         (
-            [stream("a")],
-            {"stopped_by": "SIGINT"},
-            ["WARNING Stopped by SIGINT; incomplete: no stream. Run again to continue."],
+            [DONE],
+            {"stopped_by": "INT"},
+            ["WARNING Stopped by INT; incomplete: no stream. Run again to continue."],
         ),
     ],
 )

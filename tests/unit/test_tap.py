@@ -6,6 +6,7 @@ import pytest
 
 from tap_envoy.exceptions import EnvoyError
 from tap_envoy.tap import TapEnvoy, describe
+from tests.conftest import catalog
 
 CONFIG: dict[str, Any] = {"api_key": "not-used", "api_url": "http://127.0.0.1:9/v1"}
 BOOKMARK = {"replication_key": "signedInAt", "replication_key_value": "2024-03-14T08:00:00.000Z"}
@@ -20,17 +21,6 @@ def names(tap: TapEnvoy) -> list[str]:
     return [stream.name for stream in tap.selected_streams]
 
 
-def catalog(*selected: str, **changes: Any) -> dict[str, Any]:
-    """Return a catalog with these streams selected, and these keys of their entries changed."""
-    value = TapEnvoy(validate_config=False).catalog_dict
-    for stream in value["streams"]:
-        is_selected = stream["tap_stream_id"] in selected
-        (root,) = [entry for entry in stream["metadata"] if not entry["breadcrumb"]]
-        root["metadata"]["selected"] = is_selected
-        stream.update(changes if is_selected else {})
-    return value
-
-
 def test_tap_without_catalog_selects_locations() -> None:
     assert names(tap()) == ["locations"]
 
@@ -41,7 +31,10 @@ def test_discovered_catalog_is_accepted_without_warning(caplog: pytest.LogCaptur
 
 
 def test_full_table_replication_keeps_bookmark() -> None:
-    run = tap(catalog=catalog("entries", replication_method="FULL_TABLE"), state=STATE)
+    value = catalog("entries")
+    for stream in value["streams"]:
+        stream["replication_method"] = "FULL_TABLE"
+    run = tap(catalog=value, state=STATE)
     assert run.streams["entries"].replication_method == "FULL_TABLE"
     assert run.state == STATE
 
