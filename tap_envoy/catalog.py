@@ -32,7 +32,11 @@ def parse_catalog(value: Mapping[str, Any], logger: logging.Logger) -> Catalog:
         EnvoyError: If `value` is none, or does not say clearly what it selects.
     """
     try:
-        streams = [_with_metadata(stream, logger) for stream in deepcopy(value["streams"])]
+        streams = deepcopy(value["streams"])
+        # Without metadata, streams are selected one by one, or all are.
+        places = [place for x in streams for place in (x, x.get("schema") or {})]
+        default = not any(place.get("selected") for place in places)
+        streams = [_with_metadata(stream, logger, default=default) for stream in streams]
         return Catalog.from_dict({"streams": streams})
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         raise EnvoyError(
@@ -40,7 +44,9 @@ def parse_catalog(value: Mapping[str, Any], logger: logging.Logger) -> Catalog:
         ) from None
 
 
-def _with_metadata(stream: Mapping[str, Any], logger: logging.Logger) -> dict[str, Any]:
+def _with_metadata(
+    stream: Mapping[str, Any], logger: logging.Logger, *, default: bool
+) -> dict[str, Any]:
     """Return an entry whose metadata has what other tools write elsewhere, or by other names."""
     stream_name = printable(stream["tap_stream_id"])
     schema = stream.get("schema") or {}
@@ -63,7 +69,7 @@ def _with_metadata(stream: Mapping[str, Any], logger: logging.Logger) -> dict[st
                     "--catalog: %s is both selected and deselected; leaving it out.", name
                 )
     # Without a root, the SDK selects a stream, but none of its properties.
-    root = metadata.setdefault((), {"selected": True})
+    root = metadata.setdefault((), {"selected": default})
     replication = {}
     for key in ("replication-method", "replication-key"):
         name = key.replace("-", "_")

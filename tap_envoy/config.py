@@ -172,10 +172,10 @@ def from_environment(schema: Mapping[str, Any], logger: logging.Logger) -> dict[
 def _read_dotenv(logger: logging.Logger) -> dict[str, str]:
     """Return the variables of `.env` in this directory; it may be of another program."""
     path = Path(".env")
+    text: str | None = ""
     try:
-        if path.is_dir() or not path.exists():
-            return {}
-        text = path.read_text("utf-8-sig") if path.is_file() else None  # reading a pipe may block
+        if path.exists() and not path.is_dir():  # a pipe may block
+            text = path.read_text("utf-8-sig") if path.is_file() else None
     except (OSError, UnicodeDecodeError):
         text = None
     if text is None:
@@ -242,12 +242,8 @@ def _fault(value: Any, definition: Mapping[str, Any]) -> str | None:
     if kind == "object" and error.absolute_path:
         return f"is not valid at `{printable('.'.join(map(str, error.absolute_path)))}`"
     limits = " from {minimum} to {maximum}".format(**definition) if "maximum" in definition else ""
-    hint = (
-        ""
-        if isinstance(_parse(text, [kind] if kind != "array" else []), str)
-        else ", without quotes"
-    )
-    return f"{REQUIREMENTS[kind]}{limits}{hint}"
+    is_valid_text = not isinstance(_parse(text, [kind] if kind != "array" else []), str)
+    return f"{REQUIREMENTS[kind]}{limits}{', without quotes' if is_valid_text else ''}"
 
 
 REQUIREMENTS = {

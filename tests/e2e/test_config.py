@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -48,12 +47,6 @@ def test_settings_password_in_quotes_that_is_rejected_gets_a_hint(sandbox: Sandb
     login = sandbox.login | {"password": f"'{sandbox.envoy.password}'"}
     run = sandbox.run_tap(**login)
     run.assert_failed("; `password` is enclosed in quotes: remove them, or check `username`")
-
-
-@pytest.mark.parametrize("rate", [99.5, "99.5", 100])
-def test_settings_rate_from_a_file_is_a_number(sandbox: Sandbox, rate: Any) -> None:
-    assert sandbox.run_tap(requests_per_second=rate).code == 0
-    assert len(sandbox.envoy.requests) > 1
 
 
 def test_settings_missing_file_is_named(tmp_path: Path) -> None:

