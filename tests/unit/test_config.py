@@ -240,7 +240,7 @@ def check_messages(config: dict[str, Any], *, parse_env: bool = False) -> None:
 
 
 @given(config=st.dictionaries(NAMES, JSON | MARKED), has_key=st.booleans())
-@hypothesis_settings(deadline=None, max_examples=200)
+@hypothesis_settings(deadline=None, max_examples=100)
 def test_load_config_any_json_is_valid_or_described_without_values(
     config: dict[str, Any], *, has_key: bool
 ) -> None:
@@ -256,7 +256,7 @@ VALUES = st.text(st.characters(codec="utf-8", exclude_characters="\0"))
         (VALUES | JSON.map(json.dumps)).map(str.encode) | MARKED.map(os.fsencode),
     )
 )
-@hypothesis_settings(deadline=None, max_examples=100)
+@hypothesis_settings(deadline=None, max_examples=50)
 def test_load_config_any_environment_is_valid_or_described_without_values(
     texts: dict[bytes, bytes],
 ) -> None:
