@@ -247,7 +247,7 @@ class EnvoyStream(RESTStream[int]):
             start, description = self._first_time()
         self.logger.info("%s: reading %s.", self.name, description)
         end = self._run_start + timedelta(days=self.config["lookahead_days"])
-        return TimeRange(start, self._run_start, end)
+        return TimeRange(start, end)
 
     def _first_time(self) -> tuple[datetime | None, str]:
         """Return the earliest time to read, or None for all, and a description."""

@@ -32,9 +32,14 @@ LIMIT_UNIT = 5
 
 
 class DepthLimitError(EnvoyError):
-    """Raised if Envoy returns no more rows of a list that may have more."""
+    """Raised if Envoy returns no more rows of a list that may have more.
+
+    Attributes:
+        rows: How many it returned; 0 if the list was not read, as its total shows that it is long.
+    """
 
     def __init__(self, rows: int, rejection: RequestRejectedError | None = None) -> None:
+        self.rows = rows
         reason = rejection.detail if rejection else ""
         super().__init__(
             f"Envoy returned {rows:,} rows of a list that may have more{reason}; report this to "

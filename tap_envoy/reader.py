@@ -98,13 +98,13 @@ class StreamReader:
                 if part.variant and first.rejection:
                     self._warn(f"Envoy rejected {_shown(part.variant)}; reading without.")
                 else:
-                    yield from self._read_slice(part, first, time_range.now)
+                    yield from self._read_slice(part, first)
         except FilterUnusableError as error:
             if self._slicer.max_window:
                 raise EnvoyError(f"{error}, without which it returns only some rows.") from None
             self._warn(f"{error}; reading the whole list.")
             part = self._slicer.whole(time_range.start)
-            yield from self._read_slice(part, self._first_page(part), time_range.now)
+            yield from self._read_slice(part, self._first_page(part))
         if self._latest:
             yield Batch([], self._latest)
 
@@ -151,7 +151,7 @@ class StreamReader:
 
     # Slices
 
-    def _read_slice(self, part: Slice, first: Page, now: datetime) -> Iterator[Batch]:
+    def _read_slice(self, part: Slice, first: Page) -> Iterator[Batch]:
         """Yield the rows of a slice, or of its halves if it is too deep, oldest first."""
         unread = [(part, first)]
         while unread:
@@ -160,10 +160,11 @@ class StreamReader:
                 yield from self._advance(part.start)
             try:
                 yield from self._read_passes(part, first)
-            except DepthLimitError:
+            except DepthLimitError as error:
                 if part.max_rows is None:
                     raise
-                unread += reversed(self._divide(part, first.total, now))
+                halves = part.halves(self._times_within(part) if error.rows else [])
+                unread += reversed(self._divide(part, first.total, halves))
 
     def _advance(self, start: datetime) -> Iterator[Batch]:
         """Yield a bookmark before a slice, and forget rows that it cannot contain."""
@@ -174,25 +175,39 @@ class StreamReader:
         if self._latest:
             yield Batch([], min(self._latest, format_timestamp(start)))
 
-    def _divide(self, part: Slice, total: int | None, now: datetime) -> list[tuple[Slice, Page]]:
-        """Return what to read instead of a slice that is too deep, with first pages."""
-        halves = [(half, self._first_page(half)) for half in part.halves(now)]
+    def _times_within(self, part: Slice) -> list[str]:
+        """Return the times of rows of a slice that were emitted."""
+        first = format_timestamp(part.start) if part.start else ""
+        last = format_timestamp(part.end) if part.end else "9"
+        return [time for time in self._emitted.values() if time and first <= time <= last]
+
+    def _divide(
+        self, part: Slice, total: int | None, halves: list[Slice]
+    ) -> list[tuple[Slice, Page]]:
+        """Return what to read instead of a slice that is too deep, with first pages.
+
+        These are its halves, if Envoy accepts their filters and they hold all rows of the slice.
+        Otherwise it is the slice again, now without regard to its total or its depth.
+
+        Raises:
+            FilterUnusableError: If Envoy ignores the filter of a half.
+        """
+        firsts = [self._first_page(half) for half in halves]
         as_deep_as_possible = replace(part, max_rows=None)
-        if not halves or any(page.rejection for _, page in halves):
+        if not halves or any(page.rejection for page in firsts):
             return [(as_deep_as_possible, self._first_page(part))]
-        for half, page in halves:
+        for half, page in zip(halves, firsts, strict=True):
             _check_filter(half, page)
-        totals = [page.total for _, page in halves if page.total is not None]
-        if total in {None, MAX_DEPTH} or len(totals) < len(halves):
-            return halves
-        if min(totals) >= total:
-            self._ignores_filter_in_total = True
-            return [(part, self._first_page(part))]
-        if sum(totals) < total:
-            first = self._first_page(part)
-            if sum(totals) < (first.total or 0):  # rows without a time are in neither half
-                return [(as_deep_as_possible, first)]
-        return halves
+        totals = [page.total for page in firsts if page.total is not None]
+        if total not in {None, MAX_DEPTH} and len(totals) == len(halves):
+            if min(totals) >= total:
+                self._ignores_filter_in_total = True
+                return [(part, self._first_page(part))]
+            if sum(totals) < total:
+                first = self._first_page(part)
+                if sum(totals) < (first.total or 0):  # rows without a time are in neither half
+                    return [(as_deep_as_possible, first)]
+        return [*zip(halves, firsts, strict=True)]
 
     # Passes
 

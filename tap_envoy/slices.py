@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tap_envoy.pagination import MAX_DEPTH
-from tap_envoy.records import format_timestamp
+from tap_envoy.records import format_timestamp, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -33,12 +33,10 @@ class TimeRange:
 
     Attributes:
         start: The earliest time; None for all there is.
-        now: When the run started.
         end: The latest time of streams that hold future rows.
     """
 
     start: datetime | None
-    now: datetime
     end: datetime
 
 
@@ -79,16 +77,19 @@ class Slice:
         times = map(self.slicer.times, records)
         return any(begin and (end < first or begin > last) for begin, end in times)
 
-    def halves(self, now: datetime) -> list[Slice]:
+    def halves(self, times: list[str]) -> list[Slice]:
         """Return both halves, or nothing if they would be too short.
 
         Args:
-            now: The end of a slice that is open.
+            times: Times of its rows, as far as they are known: it is divided at their median.
         """
-        start, end = self.start or EARLIEST_DATE, self.end or now
+        start, end = self.start or EARLIEST_DATE, self.end or datetime.now(UTC)
         if end - start < MIN_WINDOW:
             return []
         middle = start + (end - start) / 2
+        if times:
+            median = parse_time(sorted(times)[len(times) // 2])
+            middle = median if start + TOLERANCE < median < end - TOLERANCE else middle
         return [replace(self, end=middle), replace(self, start=middle)]
 
 

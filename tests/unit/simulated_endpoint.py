@@ -183,7 +183,7 @@ def simulate(
     pool = ShuffledPool(in_flight, seed)
     reader = create_reader(stream, fetch, pool, outcome.warnings.append, page_size)
     try:
-        batches = reader.read(TimeRange(start, now, now + timedelta(days=60)))
+        batches = reader.read(TimeRange(start, now + timedelta(days=60)))
         for batch in islice(batches, stop_after):
             outcome.rows += batch.records
             if batch.bookmark:
