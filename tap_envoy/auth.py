@@ -44,9 +44,6 @@ if TYPE_CHECKING:
 LIFETIME = 24 * 3600.0
 """Seconds for which an access token is valid if Envoy does not say (guide for private apps)."""
 
-MAX_LIFETIME = 365 * LIFETIME
-"""Seconds to which a longer lifetime is cut."""
-
 EXPIRY_MARGIN = 300.0
 """Seconds before its end at which an access token is renewed, or a tenth of its lifetime."""
 
@@ -259,7 +256,7 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         """Use the tokens of a response, and put them into the cache."""
         lifetime, newest = response.get("expires_in"), response.get("refresh_token")
         seconds = lifetime if isinstance(lifetime, int | float) and lifetime > 0 else LIFETIME
-        seconds = min(seconds, MAX_LIFETIME)
+        seconds = min(seconds, 365 * LIFETIME)  # so that no arithmetic can overflow
         token = Token(
             access_token=response["access_token"],
             renew_at=self._now() + seconds - min(EXPIRY_MARGIN, seconds / 10),

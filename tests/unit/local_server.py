@@ -1,4 +1,4 @@
-"""HTTP servers on loopback for unit tests, each answering as a function says."""
+"""Servers on loopback for unit tests, each answering as a function says."""
 
 import json
 import socket
@@ -6,35 +6,18 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from email.parser import BytesParser
-from email.policy import HTTP
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, cast
+from typing import Any
 
 from typing_extensions import override
 
 
 @dataclass(frozen=True)
 class Received:
-    """A request that the server got."""
+    """A request that the server got; the client's port shows its connection."""
 
     path: str
-    headers: dict[str, str]
-    body: bytes
     port: int
-    """The client's port, which shows the connection."""
-
-    @property
-    def form(self) -> dict[str, str]:
-        """The fields of a multipart body."""
-        head = f"Content-Type: {self.headers['content-type']}\r\n\r\n".encode()
-        message = BytesParser(policy=HTTP).parsebytes(head + self.body)
-        return {
-            str(part.get_param("name", header="content-disposition")): cast(
-                "bytes", part.get_payload(decode=True)
-            ).decode()
-            for part in message.iter_parts()
-        }
 
 
 @dataclass(frozen=True)
@@ -47,31 +30,22 @@ class Reply:
 
 
 @contextmanager
-def serve(answer: Callable[[Received], Reply | None]) -> Iterator[str]:
-    """Serve `answer`, where None closes the connection; yield the base URL."""
+def serve(answer: Callable[[Received], Reply]) -> Iterator[str]:
+    """Serve `answer`; yield the base URL."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True  # else a client waits 40 ms for a body
 
-        def handle_request(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            headers = {name.lower(): value for name, value in self.headers.items()}
-            reply = answer(Received(self.path, headers, body, self.client_address[1]))
-            if reply is None:
-                self.close_connection = True
-                return
-            content = (
-                reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
-            )
+        def do_GET(self) -> None:
+            reply = answer(Received(self.path, self.client_address[1]))
+            body = reply.body
+            content = body if isinstance(body, bytes) else json.dumps(body).encode()
             self.send_response(reply.status)
-            for name, value in reply.headers.items():
+            for name, value in {**reply.headers, "Content-Length": str(len(content))}.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
             self.end_headers()
             self.wfile.write(content)
-
-        do_GET = do_POST = handle_request  # noqa: N815
 
         @override
         def log_message(self, *_: Any) -> None:
@@ -80,8 +54,7 @@ def serve(answer: Callable[[Received], Reply | None]) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     server.block_on_close = False
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         yield f"http://127.0.0.1:{server.server_address[1]}"
     finally:
