@@ -50,7 +50,7 @@ EXPIRY_MARGIN = 300.0
 ENDPOINT = "the token endpoint (`token_url`)"
 
 REFUSALS = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
-"""What the token endpoint returns for wrong credentials: 401 in clients, the rest inferred."""
+"""What the token endpoint returns, with JSON, for wrong credentials; only 401 was seen."""
 
 ADVICE = {
     "invalid_client": "check `client_id` and `client_secret`",
@@ -140,7 +140,7 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         self._now = now
         self._lock = threading.Lock()
         self._token = Token()
-        self._rejected: str | None = None
+        self._rejected: set[str] = set()
         self._failure: EnvoyError | None = None
         self._company: str | None = None
         self._cache: TokenCache | None = None
@@ -197,13 +197,12 @@ class EnvoyAuthenticator(OAuthAuthenticator):
                     raise
 
     def invalidate(self, request: requests.PreparedRequest, *, resends: int = 0) -> bool:
-        """Stop using the access token that was rejected with `request`.
+        """Return whether to send a request again whose access token was rejected: once.
 
-        Returns whether to send it again: once, as it may be another token that is wrong.
+        The token is not used again, unless it replaced another one in this request.
         """
-        with self._lock:
-            if not resends and request.headers["Authorization"] == self._authorization:
-                self._rejected = self._token.access_token
+        if not resends:
+            self._rejected.add(request.headers["Authorization"])
         return not resends
 
     @property
@@ -213,8 +212,7 @@ class EnvoyAuthenticator(OAuthAuthenticator):
     @override
     def is_token_valid(self) -> bool:
         """Return whether the access token need not be renewed yet."""
-        token = self._token
-        return token.access_token != self._rejected and self._now() < token.renew_at
+        return self._authorization not in self._rejected and self._now() < self._token.renew_at
 
     @override
     def update_access_token(self) -> None:
@@ -248,9 +246,10 @@ class EnvoyAuthenticator(OAuthAuthenticator):
 
     def _use_cached(self, cache: TokenCache) -> None:
         """Use the cached token, unless a password grant would bring scopes that it lacks."""
-        token = cache.load()
-        if token and not (self._password and set(self._scopes) - set(token.scopes or self._scopes)):
-            self._use(token)
+        if token := cache.load():
+            lacks_scopes = bool(set(self._scopes) - set(token.scopes or self._scopes))
+            if not (lacks_scopes and self._password):
+                self._use(token)
 
     def _store(self, response: Mapping[str, Any], refresh_token: str = "") -> None:
         """Use the tokens of a response, and put them into the cache."""
@@ -298,8 +297,7 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         response = self._envoy_session.retry(partial(self._send, grant, form, headers), self.logger)
         payload, status = decode_json(response), response.status_code
         payload = payload if isinstance(payload, dict) else {}
-        is_page = response.content.lstrip()[:1] == b"<"
-        if status in REFUSALS and not is_page:
+        if status in REFUSALS and payload:
             code = str(payload.get("error", ""))
             advice = ADVICE.get(f"{grant} {code}") or ADVICE.get(code) or ADVICE[grant]
             if grant == "password" and QUOTED.fullmatch(self._password):
@@ -312,9 +310,8 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         token = payload.get("access_token")
         if response.ok and isinstance(token, str) and re.fullmatch("[!-~]+", token):
             return payload
-        what = "a web page" if is_page else "no access token"
-        if "Location" in response.headers:
-            what = f"a redirect to {redirect_host(response)}"
+        is_redirect = "Location" in response.headers
+        what = f"a redirect to {redirect_host(response)}" if is_redirect else "no access token"
         raise EnvoyError(
             f"{ENDPOINT.capitalize()} returned {what} (HTTP {status}); check that setting, and "
             "for a proxy or captive portal in between."

@@ -217,7 +217,7 @@ def test_refusal_that_repeats_secrets_is_redacted(setup: Setup) -> None:
     ("response", "what"),
     [
         (ScriptedResponse(404, {"access_token": "hidden"}), "no access token (HTTP 404)"),
-        (ScriptedResponse(403, b" <html>hidden</html>"), "a web page (HTTP 403)"),
+        (ScriptedResponse(403, b" <html>hidden</html>"), "no access token (HTTP 403)"),
         (
             ScriptedResponse(302, b"<a>", {"Location": "http://x.test/hidden"}),
             "a redirect to x.test (HTTP 302)",

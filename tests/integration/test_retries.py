@@ -5,11 +5,9 @@ from typing import Any
 
 import pytest
 
-from tap_envoy.exceptions import EnvoyError, RunAbortedError
 from tap_envoy.session import RetryPolicy
 from tests.conftest import Sandbox, read
 from tests.sandbox import ScriptedResponse
-from tests.sandbox.data import entries
 from tests.sandbox.rate_limits import LeakyBucket
 from tests.unit.local_server import unused_port
 
@@ -62,23 +60,6 @@ def test_retry_after_pauses_all_requests_and_is_logged_once(
     times = [request.time for request in sandbox.envoy.requests_for(LIST)]
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert max(gaps) > 0.7  # no request in the meantime
-
-
-def test_outage_that_lasts_is_given_up_with_its_last_error(sandbox: Sandbox) -> None:
-    down = [ScriptedResponse(503, {"message": "down"})] * 200
-    sandbox.envoy.script(LIST, ScriptedResponse(), ScriptedResponse(500, b"first"), *down)
-    with pytest.raises(EnvoyError, match=r"HTTP 503: “down”.*Gave up after") as caught:
-        read(sandbox.tap(page_size=10), "entries")
-    assert not isinstance(caught.value, RunAbortedError)
-
-
-def test_error_of_a_page_requested_ahead_ends_the_stream_soon(sandbox: Sandbox) -> None:
-    real, refusal = ScriptedResponse(), ScriptedResponse(403, {"message": "no"})
-    sandbox.envoy.rows["entries"] = entries(9000)
-    sandbox.envoy.script(LIST, *[real] * 4, refusal)
-    with pytest.raises(EnvoyError, match="HTTP 403: “no”"):
-        read(sandbox.tap(requests_per_second=100), "entries")
-    assert len(sandbox.envoy.requests_for(LIST)) < 20
 
 
 def test_limit_of_the_api_is_kept_without_a_rejection(

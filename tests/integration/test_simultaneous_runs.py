@@ -18,7 +18,7 @@ from tests.conftest import Sandbox
 from tests.sandbox import ScriptedResponse
 
 DAY = 86400.0
-ROUNDS = int(os.environ.get("TEST_ROUNDS", "4"))
+ROUNDS = int(os.environ.get("TEST_ROUNDS", "3"))
 # Each run starts with the imports done.
 PROCESSES = multiprocessing.get_context("forkserver")
 PROCESSES.set_forkserver_preload([__name__])
