@@ -93,11 +93,6 @@ class EnvoyStream(RESTStream[int]):
     def authenticator(self) -> Authenticator:
         return self._get_authenticator()
 
-    @property
-    @override
-    def requests_session(self) -> EnvoySession:
-        return self._session
-
     @override
     def log(self, message: str, *args: Any, level: int = logging.INFO, **kwargs: Any) -> None:
         """Do nothing with the SDK's messages: the tap reports progress and errors itself."""

@@ -5,11 +5,9 @@
     │   └── CredentialsRejectedError    HTTP 401
     ├── GrantRefusedError           no token
     ├── ScopeMissingError           HTTP 403
-    ├── RequestRejectedError        HTTP 400, 404, 422
-    └── ResponseUnreadableError     the request was sent, but no response can be read
+    └── RequestRejectedError        HTTP 400, 404, 422
     TransientError                  the same request may succeed later
-    ├── NoConnectionError           it was not sent
-    └── ResponseLostError           it was sent, and may have had its effect
+    └── NoConnectionError           it was not sent
 
 The text of each is one sentence or two: what happened, to what, and what to do.
 """
@@ -85,10 +83,6 @@ class RequestRejectedError(EnvoyError):
         self.detail = detail
 
 
-class ResponseUnreadableError(EnvoyError):
-    """Raised when a response breaks HTTP, as would the next; the request may have had effect."""
-
-
 class TransientError(RetriableAPIError):
     """Raised when the same request may succeed later, perhaps `retry_after` seconds later."""
 
@@ -102,10 +96,6 @@ class TransientError(RetriableAPIError):
 
 class NoConnectionError(TransientError):
     """Raised when a request was not sent."""
-
-
-class ResponseLostError(TransientError):
-    """Raised when a request was sent without a usable response: it may have had its effect."""
 
 
 def is_retryable(status: int) -> bool:
@@ -198,13 +188,13 @@ CONNECTION_ERRORS: tuple[tuple[Any, str, type[EnvoyError | TransientError], str]
     (u3.NewConnectionError, "", NoConnectionError, NOT_CONNECTED),
     (OSError, "suitable TLS|No such file|directory|denied", RunAbortedError, TLS_FILE),
     (Exception, "connecting", NoConnectionError, NOT_CONNECTED),
-    ((IncompleteRead, RemoteDisconnected), "", ResponseLostError, CLOSED),
-    (BadStatusLine, "", ResponseLostError, UNREADABLE),
-    ((HTTPException, u3.InvalidHeader, u3.DecodeError), "", ResponseUnreadableError, UNREADABLE),
-    ((rq.Timeout, u3.ReadTimeoutError), "", ResponseLostError, (
+    ((IncompleteRead, RemoteDisconnected), "", TransientError, CLOSED),
+    (BadStatusLine, "", TransientError, UNREADABLE),
+    ((HTTPException, u3.InvalidHeader, u3.DecodeError), "", EnvoyError, UNREADABLE),
+    ((rq.Timeout, u3.ReadTimeoutError), "", TransientError, (
         "No complete response from {place} in time (`request_timeout` is {timeout:g} s)."
     )),
-    (Exception, "", ResponseLostError, CLOSED),
+    (Exception, "", TransientError, CLOSED),
 )  # fmt: skip
 """What is raised, by the first row with a type that occurs, and a pattern that is found in the text
 of the innermost error, after "connecting: " if nothing was sent.

@@ -24,8 +24,6 @@ from tap_envoy.exceptions import (
     TLS_FILES,
     EnvoyError,
     NoConnectionError,
-    ResponseLostError,
-    ResponseUnreadableError,
     RunAbortedError,
     TransientError,
     connection_error,
@@ -40,12 +38,9 @@ Failure = EnvoyError | TransientError
 NOW, DAY = datetime.now(UTC), timedelta(days=1)
 
 
-@pytest.mark.parametrize(
-    ("status", "expected"),
-    [(400, False), (401, False), (404, False), (408, True), (429, True), (499, False), (500, True)],
-)
-def test_is_retryable_by_status(status: int, expected: bool) -> None:  # noqa: FBT001
-    assert is_retryable(status) is expected
+def test_statuses_that_may_pass_are_retryable() -> None:
+    statuses = (400, 401, 404, 408, 429, 499, 500, 503)
+    assert [status for status in statuses if is_retryable(status)] == [408, 429, 500, 503]
 
 
 def response(body: bytes) -> requests.Response:
@@ -137,30 +132,22 @@ def reset(client: socket.socket) -> None:
 CLOSED = "was closed before the response was complete"
 
 
+UNREADABLE = "cannot be read; check any proxy"
+HEADERS = b"".join(b"X-%d: x\r\n" % n for n in range(101))
+
+
 @pytest.mark.parametrize(
     ("answer", "kind", "part"),
     [
-        (send(b""), ResponseLostError, CLOSED),
-        (reset, ResponseLostError, CLOSED),
-        (send(OK + b"Content-Length: 9\r\n\r\nx"), ResponseLostError, CLOSED),
-        (send(OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nx"), ResponseLostError, CLOSED),
-        (stall, ResponseLostError, "in time (`request_timeout` is 0.2 s)"),
-        (send(b"SSH-2.0-OpenSSH\r\n"), ResponseLostError, "cannot be read; check any proxy"),
-        (
-            send(OK + b"".join(b"X-%d: x\r\n" % n for n in range(101)) + b"\r\n"),
-            ResponseUnreadableError,
-            "cannot be read (got more than 100 headers)",
-        ),
-        (
-            send(OK + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}"),
-            ResponseUnreadableError,
-            "cannot be read; check any proxy",
-        ),
-        (
-            send(OK + b"Content-Length: 1, 2\r\n\r\n"),
-            ResponseUnreadableError,
-            "cannot be read; check any proxy",
-        ),
+        (send(b""), TransientError, CLOSED),
+        (reset, TransientError, CLOSED),
+        (send(OK + b"Content-Length: 9\r\n\r\nx"), TransientError, CLOSED),
+        (send(OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nx"), TransientError, CLOSED),
+        (stall, TransientError, "in time (`request_timeout` is 0.2 s)"),
+        (send(b"SSH-2.0-OpenSSH\r\n"), TransientError, UNREADABLE),
+        (send(OK + HEADERS), EnvoyError, "(got more than 100 headers); check any"),
+        (send(OK + b"Content-Encoding: gzip\r\n\r\n{}"), EnvoyError, UNREADABLE),
+        (send(OK + b"Content-Length: 1, 2\r\n\r\n"), EnvoyError, UNREADABLE),
     ],
 )
 def test_response_that_cannot_be_used_is_named(
@@ -184,20 +171,19 @@ def test_connection_that_is_refused_is_named_with_the_host() -> None:
 
 
 @pytest.mark.parametrize(
-    ("function", "raised", "part"),
+    ("place", "function", "raised", "part"),
     [
-        ("getaddrinfo", socket.gaierror(socket.EAI_NONAME, "unknown"), "cannot be resolved"),
-        ("create_connection", TimeoutError("timed out"), "(timed out); check the setting"),
-        ("create_connection", PermissionError(1, "Permission denied"), "(Permission denied); "),
+        (socket, "getaddrinfo", socket.gaierror(-2, "unknown"), "cannot be resolved; check"),
+        (connection, "create_connection", TimeoutError("timed out"), "(timed out); check"),
+        (connection, "create_connection", PermissionError(1, "denied"), "(denied); check"),
     ],
 )
 def test_network_failure_is_named(
-    monkeypatch: pytest.MonkeyPatch, function: str, raised: OSError, part: str
+    monkeypatch: pytest.MonkeyPatch, place: Any, function: str, raised: OSError, part: str
 ) -> None:
     def fail(*_: object, **__: object) -> None:
         raise raised
 
-    place = socket if function == "getaddrinfo" else connection
     monkeypatch.setattr(place, function, fail)
     error = failure("http://nowhere.example/")
     assert type(error) is NoConnectionError
@@ -261,42 +247,29 @@ def _ca_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ca.pem"))
 
 
+CERTIFICATES = {
+    "certificate has expired); check this machine's clock": CA.issue_cert(
+        "localhost", not_before=NOW - 2 * DAY, not_after=NOW - DAY
+    ),
+    "certificate is not yet valid); check this machine's clock": CA.issue_cert(
+        "localhost", not_before=NOW + DAY, not_after=NOW + 2 * DAY
+    ),
+    "certificate is not valid for 'localhost'); check the setting": CA.issue_cert("example.org"),
+    "unable to get local issuer certificate); if a proxy inspects TLS, set REQUESTS_CA_BUNDLE": (
+        trustme.CA().issue_cert("localhost")
+    ),
+}
+
+
 @pytest.mark.usefixtures("_ca_file")
-@pytest.mark.parametrize(
-    ("certificate", "reason", "advice"),
-    [
-        (
-            CA.issue_cert("localhost", not_before=NOW - 2 * DAY, not_after=NOW - DAY),
-            "certificate has expired",
-            "check this machine's clock",
-        ),
-        (
-            CA.issue_cert("localhost", not_before=NOW + DAY, not_after=NOW + 2 * DAY),
-            "certificate is not yet valid",
-            "check this machine's clock",
-        ),
-        (
-            CA.issue_cert("example.org"),
-            "Hostname mismatch, certificate is not valid for 'localhost'",
-            "check the setting",
-        ),
-        (
-            trustme.CA().issue_cert("localhost"),
-            "unable to get local issuer certificate",
-            "if a proxy inspects TLS, set REQUESTS_CA_BUNDLE",
-        ),
-    ],
-    ids=["expired", "not yet valid", "other host", "unknown issuer"],
-)
-def test_certificate_that_is_rejected_is_named_with_advice(
-    certificate: trustme.LeafCert, reason: str, advice: str
-) -> None:
-    with serve_tls(certificate) as url:
+@pytest.mark.parametrize("part", CERTIFICATES)
+def test_certificate_that_is_rejected_is_named_with_advice(part: str) -> None:
+    with serve_tls(CERTIFICATES[part]) as url:
         error = failure(url, timeout=5)
     assert type(error) is RunAbortedError
     assert str(error).startswith("No TLS connection to Envoy (`api_url`) at localhost:")
-    assert f"({reason}); {advice}" in str(error)
-    assert ("CA_BUNDLE" in str(error)) == ("CA_BUNDLE" in advice)
+    assert part in str(error)
+    assert ("CA_BUNDLE" in str(error)) == ("CA_BUNDLE" in part)
 
 
 @pytest.mark.usefixtures("_ca_file")
@@ -304,23 +277,19 @@ def test_certificate_that_is_rejected_is_named_with_advice(
 def test_tls_connection_that_breaks_after_the_request_is_a_lost_response(answer: bytes) -> None:
     with serve_tls(CA.issue_cert("localhost"), answer) as url:
         error = failure(url, timeout=5)
-    assert type(error) is ResponseLostError
+    assert type(error) is TransientError
     assert CLOSED in str(error)
 
 
 @pytest.mark.parametrize(
     ("variable", "name"),
-    [
-        *((variable, "missing/file") for variable in TLS_FILES),
-        ("REQUESTS_CA_BUNDLE", "not-a-ca.pem"),
-        ("SSLKEYLOGFILE", "."),
-    ],
+    [*((x, "none/file") for x in TLS_FILES), (TLS_FILES[0], "empty.pem"), (TLS_FILES[2], ".")],
 )
 def test_tls_file_that_cannot_be_used_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, name: str
 ) -> None:
     path = tmp_path / name
-    (tmp_path / "not-a-ca.pem").write_text("nothing")
+    (tmp_path / "empty.pem").touch()
     monkeypatch.setenv(variable, str(path))
     with serve_socket(stall) as url:
         error = failure(url.replace("http", "https"))
@@ -338,9 +307,7 @@ API = "https://api.example/v1"
 def test_proxy_that_refuses_is_named_by_its_variable(
     monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    others = {"HTTP_PROXY", "http_proxy"} | ({"ALL_PROXY"} if "http" in variable.lower() else set())
-    for name in others:
-        monkeypatch.setenv(name, "http://other.example")
+    monkeypatch.setenv("HTTP_PROXY", "http://other.example")
     monkeypatch.setenv(variable, f"http://user:proxy-password@127.0.0.1:{unused_port()}")
     error = failure(API)
     assert type(error) is NoConnectionError
