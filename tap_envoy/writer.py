@@ -103,9 +103,10 @@ class BufferedMessageWriter(MsgSpecWriter):
             ShutdownError: If a signal arrived meanwhile.
         """
         self._is_writing = True
-        lines, self._buffer = self._buffer, bytearray()
+        rest, self._buffer = memoryview(self._buffer), bytearray()
         try:
-            sys.stdout.buffer.write(lines)
+            while rest:  # with PYTHONUNBUFFERED, a signal cuts a write short
+                rest = rest[sys.stdout.buffer.write(rest) :]
             sys.stdout.flush()
         except OSError as error:
             raise output_error(error) from None

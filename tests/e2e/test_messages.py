@@ -26,16 +26,16 @@ def test_successful_run_prints_few_lines(sandbox: Sandbox) -> None:
     run = sandbox.run_tap(*catalog, environment=INFO, start_date="2024-01-01", **sandbox.login)
     assert run.code == 0
     newest = sandbox.envoy.rows["entries"][-1]["signedInAt"]
-    lines = [re.sub(r"[\d.]+ s\b", "0 s", line) for line in run.log("INFO")]
+    lines = [re.sub(r"[\d.]+ (s|requests?)\b", r"_ \1", line) for line in run.log("INFO")]
     assert [line for line in lines if "additionalFields" not in line] == [
         lines[0],
         "Requesting an access token with the password grant.",
         "Signed in to company 10000.",
         "entries: reading from 2024-01-01 (`start_date`).",
-        f"entries: 320 rows in 0 s (5 requests, 1 retry), bookmark {newest}.",
+        f"entries: 320 rows in _ s (_ requests, 1 retry), bookmark {newest}.",
         "flows: reading all rows.",
-        "flows: 12 rows in 0 s (2 requests).",
-        "Done: 332 rows from 2 streams in 0 s (7 requests).",
+        "flows: 12 rows in _ s (_ request).",
+        "Done: 332 rows from 2 streams in _ s (_ requests).",
     ]
     assert lines[0].startswith("tap-envoy v")
 
@@ -72,12 +72,10 @@ def test_invalid_log_configuration_is_reported(sandbox: Sandbox, tmp_path: Path)
     assert run.err.splitlines()[-1] == text
 
 
-@pytest.mark.parametrize("level", ["", "verbose", "10"])
-@pytest.mark.parametrize("variable", ["LOGLEVEL", "TAP_ENVOY_LOGLEVEL"])
-def test_meaningless_log_level_is_ignored(variable: str, level: str) -> None:
-    run = run_tap("--test=schema", environment={**INFO, "TAP_ENVOY_API_KEY": "k", variable: level})
-    run.assert_failed("No credentials")
-    run = run_tap("--discover", environment={"TAP_ENVOY_LOGLEVEL": "", variable: level})
+@pytest.mark.parametrize("value", ["", "verbose"])
+@pytest.mark.parametrize("variable", ["LOGLEVEL", "TAP_ENVOY_LOGLEVEL", "SINGER_SDK_LOG_CONFIG"])
+def test_meaningless_log_variable_is_ignored(variable: str, value: str) -> None:
+    run = run_tap("--discover", environment={"TAP_ENVOY_LOGLEVEL": "", variable: value})
     assert run.code == 0, run.err
 
 
@@ -130,7 +128,7 @@ def test_rejected_credentials_are_one_error(sandbox: Sandbox) -> None:
         ("--config", None, "cannot read"),
         ("--catalog", '{"streams": []}', "no stream of this tap is selected"),
         ("--state", '{"value": 7}', "no `bookmarks`"),
-        ("--state", "{\n5}", "line 2, column 1"),
+        ("--state", "{\n5}", "line 2 column 1"),
     ],
 )
 def test_invalid_file_is_last_line(
