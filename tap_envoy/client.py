@@ -23,6 +23,7 @@ from tap_envoy.exceptions import (
     EnvoyError,
     RunAbortedError,
     connection_error,
+    describe,
     list_names,
 )
 from tap_envoy.prefetch import PrefetchPool
@@ -111,10 +112,10 @@ class EnvoyStream(RESTStream[int]):
             yield from self.request_records(context)
         except RunAbortedError:
             raise
-        except EnvoyError as error:
+        except Exception as error:  # noqa: BLE001
             self._writer.discard_versions()
-            self.progress.error = str(error)
-            self.logger.error("%s: %s", self.name, error)  # noqa: TRY400  # no traceback
+            self.progress.error = describe(error)
+            self.logger.error("%s: %s", self.name, self.progress.error)  # noqa: TRY400  # no traceback
         else:
             self.progress.is_complete = True
             self._writer.release_versions()

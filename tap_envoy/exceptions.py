@@ -21,6 +21,7 @@ import ssl
 import traceback
 from http import HTTPStatus
 from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisconnected
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
 
@@ -264,3 +265,16 @@ def redirect_host(response: requests.Response) -> str:
     except (KeyError, ValueError):
         return "another page"
     return printable(url.netloc.rpartition("@")[2])
+
+
+def describe(error: BaseException) -> str:
+    """Return the text of an `EnvoyError`; else the place in the tap, as the text may be private."""
+    if isinstance(error, EnvoyError):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if Path(frame.filename).parent == Path(__file__).parent]
+    frame = (own or frames)[-1]
+    return (
+        f"Unexpected error ({type(error).__name__} at {Path(frame.filename).name}, line "
+        f"{frame.lineno}); report this to the maintainers of the tap."
+    )

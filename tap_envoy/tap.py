@@ -6,7 +6,6 @@ import logging
 import os
 import sys
 import time
-import traceback
 from copy import deepcopy
 from functools import cached_property
 from pathlib import Path
@@ -25,7 +24,7 @@ from tap_envoy.catalog import check_catalog, parse_catalog, unwrap_state
 from tap_envoy.client import EnvoyStream
 from tap_envoy.config import CONFIG_SCHEMA, load_config, read_json
 from tap_envoy.connection import run_connection_test
-from tap_envoy.exceptions import EnvoyError, list_names
+from tap_envoy.exceptions import EnvoyError, describe, list_names
 from tap_envoy.session import EnvoySession, RateLimiter, RetryPolicy
 from tap_envoy.stream_maps import check_stream_maps, register_streams
 from tap_envoy.streams import STREAMS
@@ -303,22 +302,6 @@ class TapEnvoy(Tap):
             elif option.name == "test" and isinstance(option, click.Option):
                 option.help = TEST_HELP
         return command
-
-
-def describe(error: BaseException) -> str:
-    """Return the text of an `EnvoyError`, or where in the tap any other error was raised.
-
-    The text of the latter may hold a record's value.
-    """
-    if isinstance(error, EnvoyError):
-        return str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).parent == Path(__file__).parent]
-    frame = (own or frames)[-1]
-    return (
-        f"Unexpected error ({type(error).__name__} at {Path(frame.filename).name}, line "
-        f"{frame.lineno}); report this to the maintainers of the tap."
-    )
 
 
 def _is_relevant(record: logging.LogRecord) -> bool:

@@ -142,13 +142,18 @@ def test_invalid_file_is_last_line(
     assert sandbox.envoy.requests == []
 
 
-def test_unexpected_error_is_last_line_without_its_text(sandbox: Sandbox) -> None:
-    program = "from tap_envoy import __main__, client; client.read_page = None; __main__.main()"
-    command = [sys.executable, "-c", program, *sandbox.write_config()]
+@pytest.mark.parametrize(
+    ("broken", "part"), [("client.check_bookmark", "entries (1 of 2 streams): "), ("tap.time", "")]
+)
+def test_unexpected_error_is_last_line_without_its_text(
+    sandbox: Sandbox, broken: str, part: str
+) -> None:
+    program = f"from tap_envoy import __main__, client, tap; {broken} = None; __main__.main()"
+    catalog = sandbox.write_catalog("entries", "flows")
+    command = [sys.executable, "-c", program, *sandbox.write_config(), *catalog]
     done = run(command, environment=clean_environment())
-    assert done.log()[-1] == done.assert_failed(
-        "Failed: locations (1 of 1 stream): Unexpected error (TypeError at client.py, line "
-    )
+    assert done.log()[-1] == done.assert_failed(f"{part}Unexpected error (", "Error at ")
+    assert len(done.records("flows")) == (12 if part else 0)  # which come after entries
     assert "NoneType" not in done.err
 
 

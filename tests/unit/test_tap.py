@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tap_envoy.exceptions import EnvoyError
-from tap_envoy.tap import TapEnvoy, describe
+from tap_envoy.exceptions import EnvoyError, describe
+from tap_envoy.tap import TapEnvoy
 from tests.conftest import catalog
 
 CONFIG: dict[str, Any] = {"api_key": "not-used", "api_url": "http://127.0.0.1:9/v1"}
