@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from tap_envoy.exceptions import EnvoyError, describe
 from tap_envoy.tap import TapEnvoy
 from tests.conftest import catalog
 
@@ -52,17 +51,3 @@ def test_unknown_streams_in_files_are_ignored_with_warning(
         "--catalog: ignoring unknown streams: issues.",
         "--state: ignoring bookmarks of unknown streams: issues.",
     ]
-
-
-@pytest.mark.parametrize("value", [{"entries": {}}, {"bookmarks": []}], ids=str)
-def test_state_without_bookmarks_is_rejected(value: dict[str, Any]) -> None:
-    with pytest.raises(EnvoyError, match="--state: the file has no `bookmarks`"):
-        tap(state=value)
-
-
-def test_unexpected_error_is_described_by_its_place() -> None:
-    with pytest.raises(AttributeError) as caught:
-        tap(catalog=catalog("entries")).load_state("Grace")  # type: ignore[arg-type]
-    text = describe(caught.value)
-    assert text.startswith("Unexpected error (AttributeError at catalog.py, line ")
-    assert "Grace" not in text
