@@ -193,10 +193,7 @@ class EnvoyStream(RESTStream[int]):
         for resends in itertools.count():
             try:
                 response = self._session.get(
-                    url,
-                    params=params,
-                    auth=self.authenticator,
-                    timeout=self._session.timeout,
+                    url, params=params, auth=self.authenticator, timeout=self._session.timeout
                 )
             except REQUEST_ERRORS as error:
                 raise connection_error(
@@ -238,28 +235,22 @@ class EnvoyStream(RESTStream[int]):
 
     def _time_range(self) -> TimeRange:
         """Return what to read, and log it."""
-        start, description = None, "all rows"
+        starts: list[tuple[datetime | None, str]] = []
         if self._is_incremental:
-            start, description = self._first_time()
-        self.logger.info("%s: reading %s.", self.name, description)
-        end = self._run_start + timedelta(days=self.config["lookahead_days"])
-        return TimeRange(start, end)
-
-    def _first_time(self) -> tuple[datetime | None, str]:
-        """Return the earliest time to read, or None for all, and a description."""
-        starts = []
-        if start_date := self.config.get("start_date"):
-            starts.append((parse_time(start_date), "`start_date`"))
-        if bookmark := check_bookmark(self.stream_state, self.replication_key, self._run_start):
-            days = self.config["lookback_days"]
-            start = parse_time(bookmark) - timedelta(days=days)
-            starts.append((start, f"bookmark {bookmark[:10]} minus {days} days"))
-        if starts:
-            start, reason = max(starts)
-            return start, f"from {start:%Y-%m-%d} ({reason})"
-        if self.slicer.max_window:
-            return None, f"from {EARLIEST_DATE.year}; set `start_date` to shorten this"
-        return None, "all rows, as `start_date` is not set"
+            if start_date := self.config.get("start_date"):
+                starts.append((parse_time(start_date), "`start_date`"))
+            if bookmark := check_bookmark(self.stream_state, self.replication_key, self._run_start):
+                days = self.config["lookback_days"]
+                text = f"bookmark {bookmark[:10]} minus {days} days"
+                starts.append((parse_time(bookmark) - timedelta(days=days), text))
+        start, text = max(starts, default=(None, "all rows"))
+        if start:
+            text = f"from {start:%Y-%m-%d} ({text})"
+        elif self._is_incremental:
+            earliest = f"from {EARLIEST_DATE.year}" if self.slicer.max_window else text
+            text = f"{earliest}; set `start_date` to shorten this"
+        self.logger.info("%s: reading %s.", self.name, text)
+        return TimeRange(start, self._run_start + timedelta(days=self.config["lookahead_days"]))
 
     def _advance_bookmark(self, bookmark: str | None) -> None:
         """Move the bookmark forward, but never past the start of the run."""
