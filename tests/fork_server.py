@@ -41,6 +41,9 @@ def run_program(order: dict[str, Any]) -> None:
         os.dup2(os.open(name, flags), descriptor)
     os.environ.clear()
     os.environ.update(order["environment"])
+    encoding, _, errors = os.environ.get("PYTHONIOENCODING", "utf-8:strict").partition(":")
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding=encoding, errors=errors)  # type: ignore[union-attr]
     os.chdir(order["cwd"])
     sys.argv[1:] = order["arguments"]
     runpy.run_module(order["module"], run_name="__main__", alter_sys=True)

@@ -163,12 +163,11 @@ def test_record_that_cannot_be_written_fails_its_stream_alone(sandbox: Sandbox, 
 @pytest.mark.parametrize("option", [[], ["--test"]], ids=["run", "test"])
 def test_lines_fit_any_encoding(sandbox: Sandbox, option: list[str]) -> None:
     sandbox.envoy.script("/v1/locations", FORBIDDEN)
-    options = (*sandbox.write_config(), *sandbox.write_catalog("locations"), *option)
-    command = [sys.executable, "-m", "tests.fast_tap", *options]
-    done = run(command, environment=clean_environment(PYTHONIOENCODING="latin-1:strict"))
-    assert done.code == 1
-    assert r"\u201cno\u201d" in (done.out if option else done.log()[-1])
-    assert "Traceback" not in done.err
+    variables = {"PYTHONIOENCODING": "latin-1:strict"}
+    run = sandbox.run_tap(*sandbox.write_catalog("locations"), *option, environment=variables)
+    assert run.code == 1
+    assert r"\u201cno\u201d" in (run.out if option else run.log()[-1])
+    assert "Traceback" not in run.err
 
 
 # Options that need no settings

@@ -163,7 +163,7 @@ def test_full_disk_ends_run_with_one_error(sandbox: Sandbox, option: list[str]) 
 
 
 def test_closed_stdout_is_reported() -> None:
-    command = ["sh", "-c", 'exec "$@" >&-', "sh", *PROGRAM]
+    command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-m", "tap_envoy"]
     done = run(command, environment=clean_environment())
     assert done.code == 1
     assert done.err == "stdout is closed; redirect it to a target or to a file.\n"
