@@ -223,7 +223,9 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         """
         with self._cache.locked() if self._cache else nullcontext():  # other runs wait for it
             if self._cache:
-                self._use_cached(self._cache)
+                cached = self._cache.load()
+                if cached and set(self._scopes) <= set(cached.scopes or self._scopes):
+                    self._use(cached)
                 if self.is_token_valid():
                     return
                 self._cache.ensure_writable()  # before a single-use token is spent
@@ -243,13 +245,6 @@ class EnvoyAuthenticator(OAuthAuthenticator):
             if refusal:
                 self.logger.warning("%s Using the password grant instead.", refusal)
             self._store(self._password_grant())
-
-    def _use_cached(self, cache: TokenCache) -> None:
-        """Use the cached token, unless a password grant would bring scopes that it lacks."""
-        if token := cache.load():
-            lacks_scopes = bool(set(self._scopes) - set(token.scopes or self._scopes))
-            if not (lacks_scopes and self._password):
-                self._use(token)
 
     def _store(self, response: Mapping[str, Any], refresh_token: str = "") -> None:
         """Use the tokens of a response, and put them into the cache."""

@@ -330,6 +330,17 @@ def test_each_renewal_uses_the_newest_refresh_token(setup: Setup) -> None:
         setup.now += DAY
     assert setup.grants == ["refresh_token"] * 3
     assert len(setup.envoy.refresh_tokens) == 1  # the sandbox accepts each of them once
+    assert authenticator.secrets >= {setup.envoy.client_secret, *setup.envoy.access_tokens}
+
+
+def test_configured_refresh_token_is_sent_once(setup: Setup) -> None:
+    token = setup.envoy.new_refresh_token(*SCOPES)
+    authenticator = setup.authenticator(refresh_token=token, **setup.sandbox.login)
+    authorize(authenticator)
+    setup.envoy.refresh_tokens.clear()
+    setup.now += DAY
+    authorize(authenticator)
+    assert setup.grants == ["refresh_token", "refresh_token", "password"]
 
 
 @pytest.mark.parametrize("absent", [None, "", 5])
@@ -441,7 +452,7 @@ def test_cached_token_with_too_few_scopes_is_not_used(setup: Setup) -> None:
 
 def test_cached_token_of_unknown_scopes_is_used(setup: Setup) -> None:
     authorize(setup.refreshing(username=setup.envoy.username, **setup.cached))
-    authorize(setup.authenticator(**setup.cached))
+    authorize(setup.authenticator(*SCOPES, "spaces.read", **setup.cached))
     assert len(setup.forms) == 1
 
 
