@@ -323,12 +323,15 @@ def test_access_token_is_renewed_before_it_ends(setup: Setup, lifetime: Any, use
     assert authorize(authenticator) in setup.envoy.access_tokens
 
 
-def test_each_renewal_uses_the_newest_refresh_token(setup: Setup) -> None:
+def test_each_renewal_uses_the_newest_refresh_token_and_a_new_connection(
+    setup: Setup, caplog: pytest.LogCaptureFixture
+) -> None:
     authenticator = setup.refreshing()
     for _ in range(3):
         authorize(authenticator)
         setup.now += DAY
     assert setup.grants == ["refresh_token"] * 3
+    assert caplog.text.count("Starting new HTTP connection") == 3
     assert len(setup.envoy.refresh_tokens) == 1  # the sandbox accepts each of them once
     assert authenticator.secrets >= {setup.envoy.client_secret, *setup.envoy.access_tokens}
 
