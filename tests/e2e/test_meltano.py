@@ -1,195 +1,147 @@
-"""`meltano run`, in a copy of this project, into real targets."""
-
-from __future__ import annotations
+"""The README's Meltano project: three runs of `meltano run`, into real targets."""
 
 import json
-import shutil
-import subprocess
+import re
 import sys
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-import duckdb
-import psutil
 import pytest
+import yaml
 
 from tap_envoy.records import format_timestamp
 from tap_envoy.slices import OVERLAP
+from tests.readme import block
 from tests.runner import ROOT, Run, clean_environment, run
 from tests.sandbox import Envoy, serve
-from tests.sandbox.data import entries
 from tests.sandbox.server import environment
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 MELTANO = Path(sys.executable).with_name("meltano")
 
+# Nothing listens on port 9: a look-up in MeltanoHub would fail.
+OFFLINE = {"MELTANO_HUB_URL": "http://127.0.0.1:9", "VIRTUAL_ENV": ""}
 
-@pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("project")
-    for name in ("meltano.yml", "pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, folder)
-    shutil.copytree(ROOT / "tap_envoy", folder / "tap_envoy")
-    return folder
+LOADER = {
+    "name": "target-jsonl",
+    "namespace": "target_jsonl",
+    "pip_url": "target-jsonl",
+    "settings": [{"name": "destination_path"}],
+    "config": {"destination_path": "output"},
+}
 
-
-@pytest.fixture(scope="module")
-def envoy() -> Envoy:
-    return Envoy()
-
-
-@pytest.fixture(scope="module")
-def meltano_run(project: Path, envoy: Envoy) -> Run:
-    """Run the project with its own settings."""
-    (project / "output").mkdir()
-    with serve(envoy) as address:
-        variables = environment(envoy, address) | {"VIRTUAL_ENV": ""}
-        done = run(
-            [str(MELTANO), "run", "tap-envoy", "target-jsonl"],
-            environment=clean_environment(**variables, MELTANO_CLI_LOG_LEVEL="debug"),
-            cwd=project,
-            hidden=envoy.secrets,
-        )
-    assert done.code == 0, done.err
-    return done
-
-
-def expected(envoy: Envoy) -> list[dict[str, Any]]:
-    return [
-        {key: value for key, value in row.items() if key != "printerIds"}
-        for row in envoy.rows["locations"]
-    ]
-
-
-@pytest.mark.usefixtures("meltano_run")
-def test_target_jsonl_receives_every_location(project: Path, envoy: Envoy) -> None:
-    (path,) = (project / "output").glob("locations*.jsonl")
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    assert rows == expected(envoy)
-    for secret in envoy.secrets:
-        assert secret not in path.read_text(encoding="utf-8")
-
-
-def test_meltano_selects_locations_alone_by_default(meltano_run: Run, envoy: Envoy) -> None:
-    assert {request.path for request in envoy.requests} == {"/v1/locations"}
-    assert "Run completed" in meltano_run.err + meltano_run.out
-
-
-@pytest.mark.usefixtures("meltano_run")
-def test_target_duckdb_receives_all_streams(project: Path, envoy: Envoy) -> None:
-    with serve(envoy) as address:
-        variables = environment(envoy, address) | {
-            "VIRTUAL_ENV": "",
-            "TAP_ENVOY__SELECT": '["*.*"]',
-            "TAP_ENVOY_START_DATE": "2024-01-01",
-            "TAP_ENVOY_REQUESTS_PER_SECOND": "100",
-        }
-        done = run(
-            [str(MELTANO), "run", "tap-envoy", "target-duckdb"],
-            environment=clean_environment(**variables),
-            cwd=project,
-            hidden=envoy.secrets,
-        )
-    assert done.code == 0, done.err
-    columns = "id, name, enabled, capacitylimit, address"
-    with duckdb.connect(project / "output" / "warehouse.duckdb", read_only=True) as database:
-        for stream, rows in envoy.rows.items():
-            table = database.sql(f"SELECT count(*), count(DISTINCT id) FROM envoy.{stream}")  # noqa: S608
-            assert table.fetchall() == [(len(rows), len(rows))], stream
-        found = database.sql(f"SELECT {columns} FROM envoy.locations").fetchall()  # noqa: S608
-    stored = {row[0]: row[1:] for row in found}
-    for location in expected(envoy):
-        name, enabled, limit, address = stored[location["id"]]
-        assert name == location["name"]
-        assert enabled == location["enabled"]
-        assert limit == location.get("capacityLimit")
-        assert json.loads(address or "null") == location["address"]
-
-
-# State
-
-
-@pytest.fixture
-def meltano(project: Path, meltano_run: Run) -> Iterator[Meltano]:
-    """Return a project in which all plugins are installed, with a new Envoy."""
-    assert meltano_run.code == 0
-    envoy = Envoy()
-    with serve(envoy) as address:
-        variables = environment(envoy, address) | {
-            "VIRTUAL_ENV": "",
-            "TAP_ENVOY__SELECT": '["entries.*"]',
-            "TAP_ENVOY_REQUESTS_PER_SECOND": "100",
-        }
-        yield Meltano(project, envoy, clean_environment(**variables))
+MAX_LINES = 8
 
 
 @dataclass(frozen=True)
-class Meltano:
-    project: Path
+class Project:
+    """A Meltano project, and the Envoy that it reads."""
+
+    folder: Path
     envoy: Envoy
-    environment: dict[str, str]
+    variables: dict[str, str]
 
-    def __call__(self, *arguments: str, **variables: str) -> Run:
-        environment = {k: v for k, v in (self.environment | variables).items() if v}
-        return run([str(MELTANO), *arguments], environment=environment, cwd=self.project)
+    def meltano(self, *arguments: str) -> Run:
+        return run(
+            [str(MELTANO), *arguments],
+            environment=clean_environment(**OFFLINE, **self.variables, TAP_ENVOY_LOGLEVEL="INFO"),
+            cwd=self.folder,
+            hidden=self.envoy.secrets,
+        )
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return what is in the files of entries, which are removed."""
+    def rows(self, stream: str) -> list[dict[str, Any]]:
+        """Return what is in the target's files of a stream, which are removed."""
         rows = []
-        for path in sorted((self.project / "output").glob("entries*.jsonl")):
+        for path in sorted((self.folder / "output").glob(f"{stream}*.jsonl")):
             rows += [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
             path.unlink()
         return rows
 
 
-RUN = ("run", "--state-id-suffix")
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
+    """Return a project with the README's blocks, and a target that needs no server."""
+    folder = tmp_path_factory.mktemp("project")
+    (folder / "output").mkdir()
+    plugins = yaml.safe_load(block("With Meltano", "yaml"))["plugins"]
+    (tap,) = plugins["extractors"]
+    tap["pip_url"] = str(ROOT)
+    tap["config"]["start_date"] = "2024-01-01"
+    tap["config"] |= yaml.safe_load(block("Personal data", "yaml"))
+    tap["select"] += ["invites.*"]
+    envoy = Envoy()
+    with serve(envoy) as address:
+        tap["config"]["api_url"] = f"{address}/v1"
+        _write_project(folder, tap)
+        yield Project(folder, envoy, environment(envoy, address))
 
 
-def test_meltano_keeps_state_between_runs(meltano: Meltano) -> None:
-    assert meltano(*RUN, "kept", "tap-envoy", "target-jsonl").code == 0
-    assert len(meltano.rows()) == 320
-    last = meltano.envoy.rows["entries"][-1]
-    meltano.envoy.rows["entries"].append({**last, "id": "v-new"})
-    meltano.envoy.requests.clear()
-    assert meltano(*RUN, "kept", "tap-envoy", "target-jsonl").code == 0
-    rows = meltano.rows()
-    assert len(rows) == 7 * 24 + 2
+def _write_project(folder: Path, tap: dict[str, Any]) -> None:
+    definition = {
+        "default_environment": "dev",
+        "environments": [{"name": "dev"}],
+        "send_anonymous_usage_stats": False,
+        "plugins": {"extractors": [tap], "loaders": [LOADER]},
+    }
+    (folder / "meltano.yml").write_text(yaml.safe_dump(definition), encoding="utf-8")
+
+
+def test_readme_block_and_recipes_when_run_twice_bring_hashed_rows_and_continue(
+    project: Project,
+) -> None:
+    first = project.meltano("run", "tap-envoy", "target-jsonl")
+    assert first.code == 0, first.err
+    assert len(project.rows("locations")) == 250
+    entries, invites = project.rows("entries"), project.rows("invites")
+    assert [row["id"] for row in entries] == [row["id"] for row in project.envoy.rows["entries"]]
+    assert len(invites) == len(project.envoy.rows["invites"])
+    removed = {"fullName", "customFields", "additionalFields", "invitee", "host", "notes"}
+    assert not removed & {name for row in entries + invites for name in row}
+    hashes = [row["email"] for row in entries] + [row["inviteeEmail"] for row in invites]
+    given = list(filter(None, hashes))
+    assert len(given) > 100
+    assert all(re.fullmatch("[0-9a-f]{64}", text) for text in given)
+
+    last = project.envoy.rows["entries"][-1]
+    project.envoy.rows["entries"].append({**last, "id": "v-new"})
+    project.envoy.requests.clear()
+    second = project.meltano("run", "tap-envoy", "target-jsonl")
+    assert second.code == 0, second.err
+    rows = project.rows("entries")
+    assert len(rows) < len(entries)
     assert rows[-1]["id"] == "v-new"
     since = datetime.fromisoformat(last["signedInAt"]) - timedelta(days=7) - OVERLAP
-    assert meltano.envoy.requests[0].query["signedInAtAfter"] == format_timestamp(since)
-    # Meltano passes the catalog of the last run.
-    done = meltano("invoke", "tap-envoy", "--test")
-    assert done.code == 0, done.err
-    assert "ok         entries: 321 rows" in done.out
-    assert "1 of 1 stream can be read." in done.out
+    (request, *_) = project.envoy.requests_for("/v1/entries")
+    assert request.query["signedInAtAfter"] == format_timestamp(since)
 
 
-def test_meltano_resumes_an_interrupted_run(meltano: Meltano) -> None:
-    meltano.envoy.rows["entries"] = entries(9000)
-    command = [str(MELTANO), *RUN, "broken", "tap-envoy", "target-jsonl"]
-    slow = meltano.environment | {"TAP_ENVOY_REQUESTS_PER_SECOND": "10"}
-    pipe = subprocess.PIPE
-    with subprocess.Popen(
-        command, env=slow, cwd=meltano.project, stdout=pipe, stderr=pipe
-    ) as process:
-        deadline = time.monotonic() + 60
-        while len(meltano.envoy.requests) < 30:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-        children = psutil.Process(process.pid).children(recursive=True)
-        (tap,) = [child for child in children if "bin/tap-envoy" in " ".join(child.cmdline())]
-        tap.terminate()
-        process.communicate(timeout=60)
-    assert process.returncode != 0
-    came = {row["id"] for row in meltano.rows()}
-    assert 1000 < len(came) < 9000
-    done = meltano(*RUN, "broken", "tap-envoy", "target-jsonl")
+def test_meltano_invoke_test_shows_which_selected_stream_is_forbidden(project: Project) -> None:
+    project.envoy.integration_scopes = project.envoy.integration_scopes - {"invites.read"}
+    done = project.meltano("invoke", "tap-envoy", "--test")
+    assert done.code != 0
+    assert "forbidden  invites" in done.out
+    assert "2 of 3 streams can be read." in done.out
+
+
+def test_demo_command_of_the_readme_writes_locations_without_a_warning(tmp_path: Path) -> None:
+    """What it runs: the project's own `meltano.yml`, against the sandbox."""
+    text = (ROOT / "meltano.yml").read_text(encoding="utf-8")
+    assert "pip_url: -e ." in text
+    project = text.replace("pip_url: -e .", f"pip_url: {ROOT}")
+    (tmp_path / "meltano.yml").write_text(project, encoding="utf-8")
+    (tmp_path / "output").mkdir()
+    envoy = Envoy()
+    with serve(envoy) as address:
+        demo = Project(tmp_path, envoy, environment(envoy, address))
+        done = demo.meltano("run", "tap-envoy", "target-jsonl")
     assert done.code == 0, done.err
-    again = meltano.rows()
-    assert came | {row["id"] for row in again} == {r["id"] for r in meltano.envoy.rows["entries"]}
-    assert len(again) < 9000 - len(came) + 500
+    assert [row["id"] for row in demo.rows("locations")] == [
+        row["id"] for row in envoy.rows["locations"]
+    ]
+    assert {request.path for request in envoy.requests} == {"/v1/locations"}
+    lines = [line for line in done.err.splitlines() if "] tap-envoy" in line]
+    own = [line for line in lines if "METRIC" not in line]
+    assert not [line for line in own if "[info " not in line]
+    assert 0 < len(own) <= MAX_LINES, own
