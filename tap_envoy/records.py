@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,7 +20,7 @@ ADDITIONAL_FIELDS = "additionalFields"
 SECRET_NAME = re.compile("registrationURL|secret|token|password", re.IGNORECASE)
 """Names of properties, at any depth, whose holder can act on someone's behalf: always removed."""
 
-NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,15})?([eE][+-]?\d{1,3})?", re.ASCII)
+NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,15})?([eE][+-]?\d{1,2})?", re.ASCII)
 CANONICAL_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 TIME_BOUNDS = (datetime(1990, 1, 1, tzinfo=UTC), datetime(2990, 1, 1, tzinfo=UTC))
@@ -238,8 +237,7 @@ def _to_scalar(
     return converted, None
 
 
-def to_boolean(value: Any) -> bool | None:
-    """Return a boolean, also from text or a number, or None if it is none."""
+def _to_boolean(value: Any) -> bool | None:
     text = str(value).lower() if isinstance(value, str | int) else ""
     return {"true": True, "1": True, "false": False, "0": False}.get(text)
 
@@ -247,8 +245,7 @@ def to_boolean(value: Any) -> bool | None:
 def _to_number(value: Any) -> int | float | None:
     if not isinstance(value, str) or not NUMBER.fullmatch(value):
         return None
-    number = int(value) if value.lstrip("-").isdecimal() else float(value)
-    return number if math.isfinite(number) else None
+    return int(value) if value.lstrip("-").isdecimal() else float(value)
 
 
 def _to_integer(value: Any) -> int | None:
@@ -263,7 +260,7 @@ def _to_string(value: Any) -> str:
 PLAIN_NULL = frozenset({type(None)})
 
 SCALARS: dict[str, tuple[frozenset[type], Callable[[Any], Any]]] = {
-    "boolean": (PLAIN_NULL | {bool}, to_boolean),
+    "boolean": (PLAIN_NULL | {bool}, _to_boolean),
     "date-time": (PLAIN_NULL, normalize_timestamp),
     "integer": (PLAIN_NULL | {int}, _to_integer),
     "number": (PLAIN_NULL | {int, float}, _to_number),
