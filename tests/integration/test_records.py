@@ -99,7 +99,7 @@ def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
     elif isinstance(value, list):
         for inner in value:
             yield from leaves(inner, path)
-    elif value is not None and value is not True:
+    elif value not in (None, True, "true"):
         yield path, str(value).replace("\0", "")
 
 
