@@ -260,13 +260,11 @@ class TapEnvoy(Tap):
     @override
     def cb_test(cls, ctx: click.Context, param: click.Option, value: str) -> None:
         """Print which streams can be read; the SDK's own test writes records."""
-        if value == CliTestOptionValue.Disabled.value:
+        if value in {CliTestOptionValue.Disabled.value, CliTestOptionValue.Schema.value}:
+            super().cb_test(ctx, param, value)
             return
         catalog = ctx.params.get("catalog")
         tap = cls._from_options(ctx.params["config"], catalog=catalog)
-        if value == CliTestOptionValue.Schema.value:
-            tap.write_schemas()
-            ctx.exit()
         tap.session.timeout = min(tap.session.timeout, TEST_TIMEOUT)
         tap.session.retry_policy = RetryPolicy(max_time=0)
 
