@@ -90,8 +90,8 @@ def test_files_and_new_folders_are_private(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
 
 
-def test_temporary_file_of_a_killed_run_is_replaced(path: Path) -> None:
-    path.with_name("tokens.json.tmp").write_text("left over")
+def test_temporary_file_of_another_program_is_replaced(path: Path) -> None:
+    path.with_name("tokens.json.tmp").symlink_to(path.with_name("elsewhere"))
     store(path)
     assert load(path) == TOKEN
     assert names(path.parent) == {"tokens.json", "tokens.json.lock"}
