@@ -24,11 +24,14 @@ if TYPE_CHECKING:
     from tap_envoy.prefetch import PrefetchPool
     from tap_envoy.records import Record
 
+MIN_SIZE = 3
+"""Rows of a page from which on the next page can begin within it."""
+
 MAX_DEPTH = 10_000
 """Rows of a list beyond which Envoy may return none (documented for invites)."""
 
-LIMIT_UNIT = 5
-"""Servers limit a response to a multiple of this; any other number is a whole list (inferred)."""
+COMMON_LIMITS = {10, 15, 20, 25, 30, 40, 50, 60, 75, 100, 150, 200, 250, 300, 500, 1000}
+"""Rows to which servers limit a response; any other number is a whole list (inferred)."""
 
 
 class DepthLimitError(EnvoyError):
@@ -180,8 +183,9 @@ class Pass:
             raise DepthLimitError(0)
         self._add(first)
         yield first
-        size, is_much_shorter = len(first.records), len(first.records) <= self.paging.largest // 2
-        if not size or (is_much_shorter if first.total is None else self._is_last(size)):
+        size = len(first.records)
+        is_much_shorter = size <= self.paging.largest // 2
+        if not size or (is_much_shorter if first.total is None else size >= first.total):
             self.proof = Proof.COMPLETE
             return
         self.paging.largest = max(self.paging.largest, size)
@@ -192,16 +196,16 @@ class Pass:
 
     def _read_overlapping(self, first: Page) -> Iterator[Page]:
         """Yield the pages after the first, while each begins with the last of the known rows."""
-        plan = overlapping_pages(len(first.records), self.max_rows)
-        last, was_short, had_new, tail = first.ids[-1], False, True, PageRequest(1, 0)
+        size = len(first.records)
+        plan = overlapping_pages(size, self.max_rows)
+        last, was_short, had_new, tail = first.ids[-1], size < MIN_SIZE, True, PageRequest(1, size)
         for request, page in self._pages_after(first, plan):
-            is_refused = page.rejection is not None and last == first.ids[-1] and not was_short
-            if is_refused or len(page.records) > request.size:
+            if page.rejection and was_short and self._is_past_end(request, page.rejection):
+                break
+            if len(page.records) > request.size or (page.rejection and last == first.ids[-1]):
                 self.paging.can_overlap = False
                 return
-            if page.rejection is not None:
-                if was_short and self._is_past_end(request, page.rejection):
-                    break
+            if page.rejection:
                 raise DepthLimitError(len(self.ids), page.rejection)
             known = list(takewhile(self.ids.__contains__, page.ids))
             joins = known[-1:] == [last] and self.ids.isdisjoint(page.ids[len(known) :])
@@ -220,24 +224,24 @@ class Pass:
             return
         if self.total is None and not self.ids.issuperset(self.fetch(tail).ids):
             return  # responses come in any order: a row moved from a late page to an early one
-        self._finish(Proof.COMPLETE, request.end)
+        self._finish(Proof.COMPLETE, request, request.size)
 
     def _read_plain(self, first: Page) -> Iterator[Page]:
         """Yield the pages after the first, while none has a row that is known already."""
         size = len(first.records)
         was_short = size < self.paging.size
         for request, page in self._pages_after(first, plain_pages(self.paging.size, self.max_rows)):
-            if page.rejection is not None:
+            if page.rejection:
                 is_missing = page.rejection.status == HTTPStatus.NOT_FOUND
                 if is_missing or (was_short and self._is_past_end(request, page.rejection)):
-                    return self._finish(Proof.UNCONFIRMED, request.number * size)
+                    return self._finish(Proof.UNCONFIRMED, request, size)
                 raise DepthLimitError(len(self.ids), page.rejection)
             if not self.ids.isdisjoint(page.ids):
                 return None
             self._add(page)
             yield page
             if not page.ids or self._is_last(request.number * size):
-                return self._finish(Proof.UNCONFIRMED, request.number * size)
+                return self._finish(Proof.UNCONFIRMED, request, size)
             size, was_short = max(size, len(page.ids)), len(page.ids) < size
         return None
 
@@ -254,7 +258,7 @@ class Pass:
         ahead = self.pool.ahead(self.fetch, plan, lambda: -(-self._rows_left // size))
         for number, (request, page) in enumerate(ahead):
             if number == 0 and page.ids[:1] == first.ids[:1]:
-                is_limit = size % LIMIT_UNIT == 0 or size == self.paging.size
+                is_limit = size in {*COMMON_LIMITS, self.paging.size}
                 if is_limit if self.total is None else size < self.total:
                     break
                 self.proof = Proof.COMPLETE
@@ -262,14 +266,20 @@ class Pass:
             yield request, page
         raise DepthLimitError(len(self.ids))
 
-    def _finish(self, proof: Proof, end: int) -> None:
+    def _finish(self, proof: Proof, request: PageRequest, size: int) -> None:
         """Set what a pass proves that has come to what looks like the end of the list.
 
+        Args:
+            proof: What it proves, unless this is a cap, beyond which pages may be empty too.
+            request: The last page.
+            size: Rows of a full page.
+
         Raises:
-            DepthLimitError: If that is a cap, beyond which pages may be empty too.
+            DepthLimitError: If this may be a cap.
         """
-        is_near_cap = end - 2 * self.paging.largest <= MAX_DEPTH <= end
-        if is_near_cap and (self.total == MAX_DEPTH or not self._is_last(end)):
+        is_near_cap = (request.number - 2) * size <= MAX_DEPTH <= request.end
+        is_confirmed = self.total not in {None, MAX_DEPTH} and self._rows_left <= 0
+        if is_near_cap and not is_confirmed:
             raise DepthLimitError(len(self.ids))
         self.proof = proof
 

@@ -96,7 +96,7 @@ class StreamReader:
         try:
             for part, first in self._first_pages(self._slicer.slices(time_range)):
                 if part.variant and first.rejection:
-                    self._warn(f"Envoy rejected {_shown(part.variant)}; reading without.")
+                    self._warn(f"Envoy rejected {part.description}; reading without.")
                 else:
                     yield from self._read_slice(part, first)
         except FilterUnusableError as error:
@@ -230,7 +230,7 @@ class StreamReader:
                 # Else it may be a list that shrank: read it once more.
             if self._is_complete(part, this, previous):
                 if part.variant and this.ids and len(self._emitted) == known:
-                    self._warn(f"Envoy ignores {_shown(part.variant)}; such rows may be missing.")
+                    self._warn(f"Envoy ignores {part.description}; such rows may be missing.")
                 return
             if previous and previous.proof is this.proof is Proof.TORN:
                 self._paging.can_overlap = False  # perhaps pages are not as long as requested

@@ -68,6 +68,11 @@ class Slice:
             params[self.slicer.end_param] = format_timestamp(self.end + OVERLAP)
         return params
 
+    @property
+    def description(self) -> str:
+        """The parameters of its variant, as messages show them."""
+        return " and ".join(f"`{name}={value}`" for name, value in self.variant.items())
+
     def shows_filter_ignored(self, records: Iterable[Record]) -> bool:
         """Return whether a row lies outside, although filters by time were requested."""
         if not self.params:

@@ -1,0 +1,361 @@
+"""Pages, and single passes over lists that change."""
+
+from collections.abc import Callable
+from itertools import islice, pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tap_envoy.exceptions import RequestRejectedError
+from tap_envoy.pagination import (
+    MAX_DEPTH,
+    DepthLimitError,
+    Page,
+    PageRequest,
+    Paging,
+    Pass,
+    Proof,
+    overlapping_pages,
+    plain_pages,
+)
+from tests.unit.simulated_endpoint import ShuffledPool
+
+# Which pages are requested
+
+
+def test_plain_pages_lie_side_by_side_up_to_the_depth() -> None:
+    assert [*plain_pages(100, 300)] == [PageRequest(2, 100), PageRequest(3, 100)]
+    assert [page.end for page in islice(plain_pages(7, None), 3)] == [14, 21, 28]
+
+
+def test_overlapping_pages_are_those_that_reach_furthest() -> None:
+    pages = [(page.number, page.size) for page in islice(overlapping_pages(100, None), 10)]
+    assert pages == [*((n, 101 - n) for n in range(2, 11)), (10, 100)]
+
+
+@given(size=st.integers(11, 250), depth=st.none() | st.integers(1, 12_000))
+def test_overlapping_pages_overlap_and_reach_further(size: int, depth: int | None) -> None:
+    pages = [PageRequest(1, size), *islice(overlapping_pages(size, depth), 150)]
+    for before, page in pairwise(pages):
+        assert page.end - page.size < before.end < page.end <= (depth or page.end)
+        assert size // 2 <= page.size <= size
+
+
+@pytest.mark.parametrize("size", [*range(1, 11)])
+def test_overlapping_pages_of_few_rows_leave_no_row_out(size: int) -> None:
+    pages = [PageRequest(1, size), *islice(overlapping_pages(size, None), 3000)]
+    assert all(b.end - b.size <= a.end < b.end for a, b in pairwise(pages))
+
+
+@pytest.mark.parametrize(("rows", "requests"), [(950, 11), (10_000, 114), (100_000, 1_143)])
+def test_overlapping_pages_cost_a_seventh_more_than_plain_ones(rows: int, requests: int) -> None:
+    *_, before, last = islice(overlapping_pages(100, None), requests - 1)
+    assert before.end < rows <= last.end
+
+
+# Passes
+
+
+class Endpoint:
+    """A list of numbers, which passes are made over."""
+
+    def __init__(self, rows: int, *, total: int | None = None, **options: Any) -> None:
+        self.rows = [*range(rows)]
+        self.total = total
+        self.requests: list[PageRequest] = []
+        self.read_rows: set[int] = set()
+        self.before: Callable[[int], None] = lambda _: None
+        self.serve: Callable[[PageRequest], list[int]] = self.rows_of
+        self.max_rows = options.pop("max_rows", None)
+        self.pool = ShuffledPool(1)
+        self.paging = Paging(**{"size": 100, **options})
+
+    def rows_of(self, request: PageRequest) -> list[int]:
+        return self.rows[request.end - request.size : request.end]
+
+    def fetch(self, request: PageRequest) -> Page:
+        self.requests.append(request)
+        assert len(self.requests) < 500, "the pass does not end"
+        self.before(len(self.requests))
+        try:
+            rows = self.serve(request)
+        except RequestRejectedError as error:
+            return Page([], rejection=error)
+        return Page([{"id": str(row)} for row in rows], self.total)
+
+    def read(self) -> Proof:
+        """Make a pass; return what it proves."""
+        self.requests, self.read_rows = [], set()
+        made = Pass(self.paging, self.fetch, self.pool, self.max_rows)
+        for page in made.read(self.fetch(PageRequest(1, self.paging.size))):
+            self.read_rows |= {int(key) for key in page.ids}
+        assert made.total == self.total
+        return made.proof
+
+    @property
+    def missing(self) -> set[int]:
+        return {*self.rows} - self.read_rows
+
+
+def reject(status: int = 400) -> Any:
+    raise RequestRejectedError("HTTP.", status=status, detail=": “no”")
+
+
+@pytest.mark.parametrize(
+    ("count", "without_total", "with_total"),
+    [(0, 1, 1), (2, 1, 1), (3, 4, 1), (60, 4, 1), (100, 4, 1), (101, 4, 2), (250, 5, 3)],
+)
+def test_quiet_list_takes_few_requests(count: int, without_total: int, with_total: int) -> None:
+    for total, requests in ((None, without_total), (count, with_total)):
+        endpoint = Endpoint(count, total=total)
+        assert endpoint.read() is Proof.COMPLETE
+        assert not endpoint.missing
+        assert len(endpoint.requests) == requests
+
+
+@pytest.mark.parametrize(("count", "requests"), [(50, 1), (51, 4)])
+def test_page_is_a_list_if_it_is_at_most_half_of_the_largest(count: int, requests: int) -> None:
+    endpoint = Endpoint(100)
+    endpoint.read()
+    endpoint.rows = [*range(count)]
+    assert endpoint.read() is Proof.COMPLETE
+    assert len(endpoint.requests) == requests
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 60])
+def test_total_of_more_rows_makes_a_short_page_no_list(count: int) -> None:
+    endpoint = Endpoint(count, total=400)
+    assert endpoint.read() is Proof.COMPLETE
+    assert len(endpoint.requests) > 1
+
+
+@given(count=st.integers(101, 400), position=st.floats(0, 0.999), request=st.integers(2, 6))
+def test_deleted_row_is_noticed_if_another_is_missed(
+    count: int, position: float, request: int
+) -> None:
+    endpoint = Endpoint(count)
+    rows = endpoint.rows
+    endpoint.before = lambda n: rows.pop(int(position * len(rows))) if n == request else None
+    assert endpoint.read() is Proof.TORN or not endpoint.missing
+
+
+def change(endpoint: Endpoint, number: int, function: Callable[[list[int]], Any]) -> Endpoint:
+    """Let the rows change before a request."""
+    endpoint.before = lambda n: function(endpoint.rows) if n == number else None
+    return endpoint
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda rows: rows.append(rows.pop(0)),  # the list moves up
+        lambda rows: rows.append(rows.pop(99)),  # the last row taken moves away
+        lambda rows: rows.insert(101, rows.pop(50)),  # known rows on both sides of new ones
+        lambda rows: rows.insert(0, rows.pop(99)),  # known rows do not end with the last one taken
+        lambda rows: rows.__setitem__(slice(0, 0), range(900, 998)),  # a full page of known rows
+    ],
+)
+def test_rows_that_move_are_noticed(function: Callable[[list[int]], Any]) -> None:
+    assert change(Endpoint(250), 2, function).read() is Proof.TORN
+
+
+def test_rows_inserted_at_the_front_are_no_reason_to_read_again() -> None:
+    endpoint = change(Endpoint(250), 2, lambda rows: rows.insert(0, 900))
+    assert endpoint.read() is Proof.COMPLETE
+    assert endpoint.missing == {900}
+
+
+def test_row_that_moved_behind_a_page_which_came_early_is_noticed() -> None:
+    endpoint = change(Endpoint(250), 5, lambda rows: rows.append(900))
+    assert endpoint.read() is Proof.TORN  # the short page is requested again, after all others
+    assert endpoint.requests[-1] == endpoint.requests[2] == PageRequest(3, 98)
+
+
+@pytest.mark.parametrize("size", [10, 25, 50])
+@pytest.mark.parametrize("total", [130, None])
+def test_pages_of_fewer_rows_overlap_too(size: int, total: int | None) -> None:
+    endpoint = Endpoint(130, total=total)
+    endpoint.serve = lambda r: endpoint.rows_of(PageRequest(r.number, min(r.size, size)))
+    assert endpoint.read() is Proof.COMPLETE
+    assert not endpoint.missing
+
+
+@pytest.mark.parametrize("size", [30, 100, 250])
+@pytest.mark.parametrize("count", [60, 130, 300, 760])
+@pytest.mark.parametrize("has_total", [True, False])
+def test_pages_of_one_size_are_read_plainly(count: int, size: int, *, has_total: bool) -> None:
+    endpoint = Endpoint(count, total=count if has_total else None)
+    endpoint.serve = lambda request: endpoint.rows_of(PageRequest(request.number, size))
+    if endpoint.read() is Proof.TORN:
+        assert len(endpoint.requests) == 2
+        endpoint.paging.can_overlap = False  # as the reader decides after two such passes
+        assert endpoint.read() is not Proof.TORN
+    assert not endpoint.missing
+
+
+@pytest.mark.parametrize("serves", [True, False])
+def test_page_size_that_is_not_served_turns_to_plain_pages(*, serves: bool) -> None:
+    endpoint = Endpoint(300)
+    endpoint.serve = lambda request: (
+        endpoint.rows_of(PageRequest(request.number, 100))
+        if serves or request.size == 100
+        else reject()
+    )
+    assert endpoint.read() is Proof.TORN
+    assert not endpoint.paging.can_overlap
+    assert endpoint.read() is Proof.UNCONFIRMED
+    assert not endpoint.missing
+
+
+@pytest.mark.parametrize(("total", "requests"), [(None, 4), (300, 3), (400, 4)])
+def test_plain_pages_end_with_an_empty_one_or_the_total(total: int | None, requests: int) -> None:
+    endpoint = Endpoint(300, total=total, can_overlap=False)
+    assert endpoint.read() is Proof.UNCONFIRMED
+    assert {request.size for request in endpoint.requests} == {100}
+    assert (len(endpoint.requests), endpoint.missing) == (requests, set())
+
+
+def test_known_row_on_a_plain_page_shows_that_rows_moved() -> None:
+    endpoint = Endpoint(300, can_overlap=False)
+    assert change(endpoint, 2, lambda rows: rows.insert(0, 900)).read() is Proof.TORN
+
+
+@pytest.mark.parametrize("size", [7, 20, 100])
+@pytest.mark.parametrize("total", [400, None])
+def test_rows_hidden_after_paging_do_not_end_a_list(size: int, total: int | None) -> None:
+    hidden = {*range(3, 400, 11)}
+    for can_overlap in (True, False):
+        endpoint = Endpoint(400, total=total, size=size, can_overlap=can_overlap)
+        endpoint.serve = lambda r: [row for row in endpoint.rows_of(r) if row not in hidden]  # noqa: B023
+        assert endpoint.read() is Proof.TORN or endpoint.missing == hidden
+    assert not endpoint.missing - hidden
+
+
+# The end of a list and the depth limit
+
+
+@pytest.mark.parametrize("status", [400, 404])
+@pytest.mark.parametrize("total", [True, False])
+@pytest.mark.parametrize("count", [60, 100, 130, 250])
+def test_rejected_page_past_the_end_ends_a_list(count: int, status: int, *, total: bool) -> None:
+    endpoint = Endpoint(count, total=count if total else None)
+    endpoint.serve = lambda request: endpoint.rows_of(request) or reject(status)
+    assert endpoint.read() is Proof.COMPLETE
+    assert not endpoint.missing
+    endpoint.paging.can_overlap = False
+    if total or count % 100 or status == 404:
+        assert endpoint.read() is not Proof.TORN
+        assert not endpoint.missing
+
+
+def test_rejected_plain_page_after_a_full_one_is_too_deep() -> None:
+    endpoint = Endpoint(300, can_overlap=False)
+    endpoint.serve = lambda request: endpoint.rows_of(request) or reject()
+    with pytest.raises(DepthLimitError) as caught:
+        endpoint.read()
+    assert caught.value.rows == 300
+    assert str(caught.value) == (
+        "Envoy returned 300 rows of a list that may have more: “no”; report this to the "
+        "maintainers of the tap."
+    )
+
+
+@pytest.mark.parametrize(("total", "hidden"), [(400, 0), (400, 1), (None, 0)])
+@pytest.mark.parametrize("can_overlap", [True, False])
+def test_rejected_page_before_the_end_is_too_deep(
+    total: int | None, hidden: int, *, can_overlap: bool
+) -> None:
+    endpoint = Endpoint(400, total=total, can_overlap=can_overlap)
+    endpoint.serve = lambda r: reject() if r.end > 300 else endpoint.rows_of(r)[hidden:]
+    with pytest.raises(DepthLimitError):
+        endpoint.read()
+
+
+@pytest.mark.parametrize("is_empty", [True, False])
+@pytest.mark.parametrize("hidden", [0, 10])
+@pytest.mark.parametrize("total", [None, MAX_DEPTH, 10_050, 10_300])
+@pytest.mark.parametrize("can_overlap", [True, False])
+def test_cap_is_not_the_end(
+    hidden: int, total: int | None, *, is_empty: bool, can_overlap: bool
+) -> None:
+    endpoint = Endpoint(10_300, total=total, can_overlap=can_overlap)
+
+    def serve(request: PageRequest) -> list[int]:
+        if request.end > MAX_DEPTH and not is_empty:
+            reject()
+        rows = endpoint.rows_of(request)
+        return [row for row in rows if row < MAX_DEPTH and not (hidden and row % hidden == 5)]
+
+    endpoint.serve = serve
+    with pytest.raises(DepthLimitError):
+        endpoint.read()
+
+
+@pytest.mark.parametrize(
+    ("count", "total"), [(9_700, None), (9_999, 9_999), (10_001, 10_001), (10_500, None)]
+)
+def test_list_near_the_cap_is_complete_if_its_total_says_so(count: int, total: int | None) -> None:
+    endpoint = Endpoint(count, total=total)
+    assert endpoint.read() is Proof.COMPLETE
+    assert not endpoint.missing
+
+
+def test_list_whose_total_exceeds_the_limit_is_not_read() -> None:
+    endpoint = Endpoint(301, total=301, max_rows=300)
+    with pytest.raises(DepthLimitError) as caught:
+        endpoint.read()
+    assert (caught.value.rows, len(endpoint.requests), endpoint.read_rows) == (0, 1, set())
+
+
+@pytest.mark.parametrize("can_overlap", [True, False])
+def test_list_without_a_total_is_read_up_to_the_limit(*, can_overlap: bool) -> None:
+    endpoint = Endpoint(500, max_rows=300, can_overlap=can_overlap)
+    with pytest.raises(DepthLimitError) as caught:
+        endpoint.read()
+    assert caught.value.rows == len(endpoint.read_rows) == endpoint.requests[-1].end
+    assert 294 <= endpoint.requests[-1].end <= 300
+
+
+@pytest.mark.parametrize(
+    ("count", "total", "is_whole"),
+    [
+        (37, None, True),
+        (130, None, True),
+        (99, 99, True),
+        (37, 38, False),
+        (100, None, False),
+        (250, None, False),
+        (7, None, False),
+    ],
+)
+def test_page_that_repeats_the_first_is_the_list_unless_it_may_be_limited(
+    count: int, total: int | None, *, is_whole: bool
+) -> None:
+    endpoint = Endpoint(count, total=total, size=7 if count == 7 else 100)
+    endpoint.serve = lambda _: endpoint.rows
+    if is_whole:
+        assert endpoint.read() is Proof.COMPLETE
+    else:
+        with pytest.raises(DepthLimitError):
+            endpoint.read()
+    assert not endpoint.missing
+
+
+@pytest.mark.parametrize(("total", "expected"), [(1000, [9, 9, 8, 7]), (None, [1, 2, 3, 4])])
+def test_as_many_pages_are_requested_ahead_as_are_left_or_have_come(
+    total: int | None, expected: list[int]
+) -> None:
+    limits: list[int] = []
+
+    class Pool(ShuffledPool):
+        def ahead(self, function: Any, items: Any, limit: Any = None) -> Any:
+            for item in items:
+                limits.append(limit())
+                yield item, function(item)
+
+    endpoint = Endpoint(1000, total=total)
+    endpoint.pool = Pool()
+    endpoint.read()
+    assert limits[:4] == expected

@@ -1,0 +1,338 @@
+"""The reading core, against endpoints simulated within the test.
+
+By hand: `READER_CASES=0-10000 uv run pytest -n0 -s tests/unit/test_reader.py -k random` reads that
+many random lists.
+"""
+
+import os
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from weakref import WeakSet
+
+import pytest
+
+from tap_envoy.exceptions import RequestRejectedError
+from tap_envoy.pagination import Page
+from tap_envoy.slices import TimeRange
+from tests.random_cases import random_case, rows_of
+from tests.sandbox import RESOURCES, Change, Quirks, data
+from tests.unit.simulated_endpoint import (
+    LongList,
+    Outcome,
+    ShuffledPool,
+    assert_complete,
+    assert_nothing_lost,
+    create_reader,
+    simulate,
+)
+
+FIRST, LAST = map(int, os.environ.get("READER_CASES", "0-150").split("-"))
+FAR = datetime(2030, 1, 1, tzinfo=UTC)
+CAPPED = ("entries", "invites", "work_schedules")
+BEFORE = {name: next(x for x in RESOURCES[name].filters if x.endswith("Before")) for name in CAPPED}
+
+
+# Random lists
+
+
+@pytest.mark.parametrize("max_quirks", [0, 4], ids=["documented", "different"])
+def test_random_lists_that_change_are_read_completely_or_fail_with_a_sentence(
+    max_quirks: int,
+) -> None:
+    readable = complete = 0
+    for seed in range(FIRST, LAST):
+        case = random_case(random.Random(seed), max_quirks=max_quirks)  # noqa: S311
+        outcome = simulate(**case.arguments)
+        try:
+            assert_nothing_lost(outcome)
+        except AssertionError as error:
+            raise AssertionError(f"seed {seed}: {case.description}") from error
+        readable += not case.may_fail
+        complete += not case.may_fail and not outcome.error
+    print(f"{complete} of {readable} lists that can be read were read.")  # noqa: T201
+    assert complete >= (1 if max_quirks == 0 else 0.99) * readable
+
+
+# Parameters that Envoy rejects or ignores
+
+
+@pytest.mark.parametrize("stream", [*RESOURCES])
+def test_each_rejected_parameter_is_left_out_with_one_warning(stream: str) -> None:
+    start = datetime.now(UTC) - timedelta(days=50) if stream == "reservations" else None
+    for name in RESOURCES[stream].parameters - {"type", "page"}:
+        outcome = simulate(stream, rows_of(stream, 130), Quirks(rejected={name}), start=start)
+        if stream == "reservations" and name != "perPage":
+            assert outcome.error == (
+                "Envoy rejected `startTime` and `endTime`: “no”, without which it returns only "
+                "some rows."
+            )
+        elif name in {*RESOURCES[stream].filters}:
+            assert_complete(outcome)  # which is not needed
+            assert not outcome.warnings
+        else:
+            assert_complete(outcome)
+            (warning,) = outcome.warnings
+            assert f"`{name}`" in warning
+            assert warning.endswith(": “no”; reading without.")
+
+
+def test_fewest_parameters_are_left_out() -> None:
+    quirks = Quirks(rejected={"perPage", "order"})
+    outcome = simulate("employees", rows_of("employees", 60), quirks)
+    assert_complete(outcome)
+    (warning,) = outcome.warnings
+    assert warning == "Envoy rejected `sort` and `order` and `perPage`: “no”; reading without."
+    assert [len(request) for request in outcome.requests[:6]] == [4, 2, 3, 3, 1, 1]
+
+
+def test_bare_request_is_the_last_resort() -> None:
+    rejected = RESOURCES["employees"].parameters
+    outcome = simulate("employees", rows_of("employees", 7), Quirks(rejected=rejected))
+    assert_complete(outcome)
+    assert outcome.requests[-1] == {}
+
+
+def test_path_that_does_not_exist_is_requested_once() -> None:
+    outcome = simulate("desks", [], Quirks(rejected={"page"}, rejected_status=404))
+    assert (outcome.error, len(outcome.requests)) == ("HTTP 404.", 1)
+
+
+def test_request_that_is_rejected_in_any_form_fails_with_the_first_reason() -> None:
+    requests: list[Any] = []
+
+    def fetch(params: Any) -> Page:
+        requests.append(params)
+        raise RequestRejectedError(f"HTTP {len(requests)}.", status=422, detail="")
+
+    reader = create_reader("employees", fetch, ShuffledPool())
+    with pytest.raises(RequestRejectedError, match="HTTP 1"):
+        [*reader.read(TimeRange(None, FAR))]
+    assert len(requests) == 8
+
+
+@pytest.mark.parametrize("stream", CAPPED)
+@pytest.mark.parametrize("how", ["rejected", "ignored"])
+def test_unusable_filter_is_warned_of_once_and_older_rows_are_left_out(
+    stream: str, how: str
+) -> None:
+    after = BEFORE[stream].replace("Before", "After")
+    start = data.START + timedelta(hours=200)
+    quirks: dict[str, Any] = {how: {after}}
+    outcome = simulate(stream, rows_of(stream, 400), Quirks(**quirks), start=start)
+    assert_complete(outcome)
+    assert len(outcome.rows) == len(outcome.wanted) < 310
+    (warning,) = outcome.warnings
+    assert warning.startswith(("Envoy rejected `", "Envoy ignores `"))
+    assert f"`{after}`" in warning
+    assert warning.endswith("; reading the whole list.")
+    assert outcome.bookmark == max(filter(None, outcome.wanted.values()))
+
+
+def test_ignored_window_of_reservations_fails() -> None:
+    start = datetime.now(UTC) - timedelta(days=20)
+    quirks = Quirks(ignored={"startTime"})
+    outcome = simulate("reservations", rows_of("reservations", 400), quirks, start=start)
+    assert outcome.error == (
+        "Envoy ignores `startTime` and `endTime`, without which it returns only some rows."
+    )
+
+
+def test_rejected_rooms_are_warned_of() -> None:
+    outcome = simulate("spaces", rows_of("spaces", 60), Quirks(rejected={"type=ROOM"}))
+    assert outcome.error is None
+    assert outcome.warnings == ["Envoy rejected `type=ROOM`; reading without."]
+    assert len(outcome.rows) == 60  # the desks
+
+
+@pytest.mark.parametrize("count", [60, 2])
+def test_ignored_type_of_spaces_is_warned_of(count: int) -> None:
+    outcome = simulate("spaces", rows_of("spaces", count), Quirks(ignored={"type"}))
+    assert_complete(outcome)
+    assert outcome.warnings == ["Envoy ignores `type=ROOM`; such rows may be missing."]
+
+
+def test_spaces_without_rooms_need_no_warning() -> None:
+    assert_complete(outcome := simulate("spaces", rows_of("desks", 60)))
+    assert not outcome.warnings
+
+
+# Totals
+
+
+@pytest.mark.parametrize("count", [60, 250])
+def test_rows_that_the_total_counts_and_no_page_has_are_warned_of(count: int) -> None:
+    quirks = Quirks(hidden=30)
+    outcome = simulate("employees", rows_of("employees", count), quirks)
+    assert_complete(outcome)
+    (warning,) = outcome.warnings
+    assert warning == (
+        f"Envoy reports {count} rows, but returns {len(outcome.rows)}; perhaps the others are "
+        "hidden from this API user."
+    )
+
+
+def test_renamed_row_that_moved_to_an_earlier_page_is_read() -> None:
+    rows = rows_of("employees", 250)
+    for number, row in enumerate(rows):
+        row["name"] = f"{number:03}"
+    moves = (Change("employees", 2, "delete", 240), Change("employees", 2, "insert", 0, rows[240]))
+    outcome = simulate("employees", rows, changes=moves)
+    assert_complete(outcome)
+    assert len(outcome.rows) == 250
+
+
+# Depth
+
+
+def read_long(long: LongList, pool: ShuffledPool | None = None) -> list[str]:
+    reader = create_reader("entries", long.fetch, pool or ShuffledPool(8))
+    batches = reader.read(TimeRange(None, FAR))
+    return [row["id"] for batch in batches for row in batch.records]
+
+
+@pytest.mark.parametrize(("count", "requests"), [(10_001, 150), (25_000, 330)])
+def test_list_beyond_the_depth_limit_is_read_in_windows(count: int, requests: int) -> None:
+    long = LongList(count)
+    ids = read_long(long)
+    assert len(ids) == len(set(ids)) == count
+    assert long.deepest <= 10_000
+    assert long.requests <= requests
+
+
+def test_list_without_a_total_is_read_in_windows_of_its_median() -> None:
+    long = LongList(25_000, has_total=False)
+    ids = read_long(long)
+    assert len(ids) == len(set(ids)) == 25_000
+    assert long.deepest <= 10_000
+    assert long.requests <= 1_000
+
+
+def test_total_that_ignores_the_filter_is_no_reason_to_halve() -> None:
+    rows = rows_of("work_schedules", 10_100, minutes=30)
+    outcome = simulate("work_schedules", rows, Quirks(max_rows=10_000, meta="unfiltered"))
+    assert_complete(outcome)
+    assert not outcome.warnings
+    assert len(outcome.requests) <= 400
+
+
+@pytest.mark.parametrize(
+    ("count", "beyond_cap", "meta"),
+    [(10_050, "empty", "honest"), (10_400, 400, "honest"), (10_400, "empty", "missing")],
+)
+def test_list_without_a_filter_fails_beyond_the_cap(count: int, beyond_cap: Any, meta: Any) -> None:
+    quirks = Quirks(max_rows=10_000, beyond_cap=beyond_cap, meta=meta)
+    outcome = simulate("employees", rows_of("employees", count), quirks, in_flight=8)
+    assert outcome.error
+    assert outcome.error.endswith("report this to the maintainers of the tap.")
+    assert 9_900 < len(outcome.rows) == len(set(outcome.ids))
+
+
+@pytest.mark.parametrize("stream", CAPPED)
+@pytest.mark.parametrize("meta", ["honest", "missing", "unfiltered"])
+def test_capped_list_is_read_by_windows_with_its_bookmark(stream: str, meta: Any) -> None:
+    outcome = simulate(stream, rows_of(stream, 600), Quirks(max_rows=200, meta=meta), in_flight=3)
+    assert_complete(outcome)
+    assert len({bookmark for _, bookmark in outcome.bookmarks}) > 3
+    assert not outcome.warnings
+
+
+@pytest.mark.parametrize("stream", CAPPED)
+@pytest.mark.parametrize("how", ["rejected", "ignored"])
+def test_capped_list_whose_filter_is_unusable_fails(stream: str, how: str) -> None:
+    quirks: dict[str, Any] = {how: {BEFORE[stream]}, "max_rows": 200}
+    outcome = simulate(stream, rows_of(stream, 600), Quirks(**quirks))
+    assert outcome.error
+    assert_nothing_lost(outcome)
+
+
+def test_rows_of_one_time_beyond_the_cap_fail() -> None:
+    quirks = Quirks(max_rows=200)
+    outcome = simulate("entries", rows_of("entries", 300, minutes=0.01), quirks)
+    assert outcome.error
+    assert_nothing_lost(outcome)
+
+
+def test_rows_without_a_time_beyond_the_cap_fail() -> None:
+    rows = rows_of("invites", 600)
+    for row in rows[::50]:
+        row["createdAt"] = None
+    outcome = simulate("invites", rows, Quirks(max_rows=200))
+    assert outcome.error
+    assert_nothing_lost(outcome)
+
+
+@pytest.mark.parametrize("after", range(4, 10))
+def test_deletion_while_a_window_is_halved_is_no_reason_to_fail(after: int) -> None:
+    changes = [Change("invites", after, "delete", position) for position in (0.1, 0.9)]
+    outcome = simulate("invites", rows_of("invites", 250), Quirks(max_rows=200), changes=changes)
+    assert_complete(outcome)
+
+
+def test_interrupted_run_goes_on_from_the_last_complete_window() -> None:
+    rows, seen = rows_of("invites", 600), set[str]()
+    full = simulate("invites", rows, Quirks(max_rows=200))
+    for stop in range(0, len(full.bookmarks), 3):
+        first = simulate("invites", rows, Quirks(max_rows=200), stop_after=stop)
+        start = datetime.fromisoformat(first.bookmark) if first.bookmark else None
+        second = simulate("invites", rows, Quirks(max_rows=200), start=start)
+        assert_complete(second)
+        seen = {*first.ids, *second.ids}
+        assert seen == {row["id"] for row in rows}
+    assert len(second.requests) < len(full.requests) / 3
+
+
+class Key(str):  # noqa: SLOT000  # weak references need a dictionary
+    """An id that can be counted."""
+
+
+def test_few_ids_of_a_long_list_are_remembered() -> None:
+    long, kept, most = LongList(60_000), WeakSet[Key](), 0
+
+    def fetch(params: Any) -> Page:
+        page = long.fetch(params)
+        for record in page.records:
+            record["id"] = Key(record["id"])
+            kept.add(record["id"])
+        return page
+
+    for _ in create_reader("entries", fetch, ShuffledPool(1)).read(TimeRange(None, FAR)):
+        most = max(most, len(kept))
+    assert most < 35_000
+
+
+# Lists that change
+
+
+def changing(stream: str, *changes: Change, **options: Any) -> Outcome:
+    return simulate(stream, rows_of(stream, 250), changes=changes, **options)
+
+
+def test_deleted_row_that_moves_others_up_is_noticed() -> None:
+    outcome = changing("employees", Change("employees", 1, "delete", 0))
+    assert_complete(outcome)
+    assert len(outcome.requests) > 3
+
+
+def test_list_that_changes_for_ever_fails() -> None:
+    changes = [Change("desks", n, "delete", 0) for n in range(1, 200)]
+    outcome = changing("desks", *changes)
+    assert outcome.error == "The list kept changing while it was read; run again later."
+
+
+@pytest.mark.parametrize("changes", [1, 2, 3])
+def test_pages_of_one_size_must_agree_twice(changes: int) -> None:
+    deletions = [Change("desks", 2 + 4 * n, "delete", 0) for n in range(changes)]
+    outcome = changing("desks", *deletions, quirks=Quirks(fixed_size=50))
+    assert_complete(outcome)
+
+
+def test_time_range_without_a_slice_has_nothing_to_read() -> None:
+    outcome = simulate("reservations", [], start=datetime.now(UTC) + timedelta(days=99))
+    assert (outcome.error, outcome.requests) == (None, [])
+
+
+def test_as_many_requests_are_in_flight_as_the_total_allows() -> None:
+    outcome = simulate("employees", rows_of("employees", 2_000), in_flight=8)
+    assert outcome.most_in_flight == 8
+    assert len(outcome.requests) <= 1.17 * 20
