@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from http import HTTPStatus
-from itertools import takewhile
+from itertools import count, takewhile
 from typing import TYPE_CHECKING
 
 from tap_envoy.exceptions import EnvoyError
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from tap_envoy.exceptions import RequestRejectedError
     from tap_envoy.prefetch import PrefetchPool
     from tap_envoy.records import Record
-
-MIN_SIZE = 3
-"""Rows of a page from which on the next page can begin within it."""
 
 MAX_DEPTH = 10_000
 """Rows of a list beyond which Envoy may return none (documented for invites)."""
@@ -104,16 +101,11 @@ class Paging:
 
 
 def plain_pages(size: int, max_rows: int | None) -> Iterator[PageRequest]:
-    """Yield the pages after the first, side by side.
-
-    Args:
-        size: Rows of the first page.
-        max_rows: Rows of the list that no page may reach beyond; None for no limit.
-    """
-    page = PageRequest(2, size)
-    while max_rows is None or page.end <= max_rows:
-        yield page
-        page = PageRequest(page.number + 1, size)
+    """Yield the pages after the first, side by side, up to `max_rows` rows of the list."""
+    for number in count(2):
+        if max_rows is not None and number * size > max_rows:
+            return
+        yield PageRequest(number, size)
 
 
 def overlapping_pages(size: int, max_rows: int | None) -> Iterator[PageRequest]:
@@ -121,10 +113,6 @@ def overlapping_pages(size: int, max_rows: int | None) -> Iterator[PageRequest]:
 
     Of all pages of half as many to as many rows, the next is the one that reaches furthest. For
     100 rows: (2, 99), (3, 98), … (10, 91), (10, 100), …: about 14 % more requests than plain pages.
-
-    Args:
-        size: Rows of the first page.
-        max_rows: Rows of the list that no page may reach beyond; None for no limit.
     """
     end = size
     while True:
@@ -143,12 +131,9 @@ def overlapping_pages(size: int, max_rows: int | None) -> Iterator[PageRequest]:
 class Proof(Enum):
     """What a pass proves."""
 
-    COMPLETE = auto()
-    """No row is missing that was in the list throughout."""
-    UNCONFIRMED = auto()
-    """Nothing, but no change was seen either: another pass with the same rows confirms it."""
-    TORN = auto()
-    """Rows have moved while it was made, or it was not finished."""
+    COMPLETE = auto()  # no row is missing that was in the list throughout
+    UNCONFIRMED = auto()  # the same, if another pass has the same rows
+    TORN = auto()  # nothing: rows have moved, or it was not finished
 
 
 @dataclass(slots=True)
@@ -198,7 +183,8 @@ class Pass:
         """Yield the pages after the first, while each begins with the last of the known rows."""
         size = len(first.records)
         plan = overlapping_pages(size, self.max_rows)
-        last, was_short, had_new, tail = first.ids[-1], size < MIN_SIZE, True, PageRequest(1, size)
+        last, had_new, tail = first.ids[-1], True, PageRequest(1, size)
+        was_short = size < 3  # noqa: PLR2004  # too few rows for the next page to begin within
         for request, page in self._pages_after(first, plan):
             if page.rejection and was_short and self._is_past_end(request, page.rejection):
                 break
@@ -248,12 +234,7 @@ class Pass:
     def _pages_after(
         self, first: Page, plan: Iterator[PageRequest]
     ) -> Iterator[tuple[PageRequest, Page]]:
-        """Yield the planned pages; none if the second page is the first again, which is the list.
-
-        Raises:
-            DepthLimitError: After the last planned page, or if the list may be longer than its
-                first page.
-        """
+        """Yield the planned pages; none if the second is the first again, which is the list."""
         size = len(first.records)
         ahead = self.pool.ahead(self.fetch, plan, lambda: -(-self._rows_left // size))
         for number, (request, page) in enumerate(ahead):
@@ -267,16 +248,7 @@ class Pass:
         raise DepthLimitError(len(self.ids))
 
     def _finish(self, proof: Proof, request: PageRequest, size: int) -> None:
-        """Set what a pass proves that has come to what looks like the end of the list.
-
-        Args:
-            proof: What it proves, unless this is a cap, beyond which pages may be empty too.
-            request: The last page.
-            size: Rows of a full page.
-
-        Raises:
-            DepthLimitError: If this may be a cap.
-        """
+        """Set what the pass proves, unless a cap, beyond which pages are empty, looks the same."""
         is_near_cap = (request.number - 2) * size <= MAX_DEPTH <= request.end
         is_confirmed = self.total not in {None, MAX_DEPTH} and self._rows_left <= 0
         if is_near_cap and not is_confirmed:

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import InitVar, dataclass, replace
 from functools import partial
 from http import HTTPStatus
 from itertools import chain, combinations
 from typing import TYPE_CHECKING, Any
 
 from tap_envoy.exceptions import EnvoyError, RequestRejectedError
-from tap_envoy.pagination import (
-    MAX_DEPTH,
-    DepthLimitError,
-    Page,
-    PageRequest,
-    Paging,
-    Pass,
-    Proof,
-)
+from tap_envoy.pagination import MAX_DEPTH, DepthLimitError, Page, PageRequest, Paging, Pass, Proof
 from tap_envoy.records import format_timestamp
-from tap_envoy.slices import OVERLAP, TOLERANCE
+from tap_envoy.slices import OVERLAP, TOLERANCE, FilterUnusableError, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from datetime import datetime
 
     from tap_envoy.prefetch import PrefetchPool
@@ -34,10 +26,6 @@ MAX_PASSES = 20
 
 MAX_REMEMBERED = 2 * MAX_DEPTH
 """Ids above which those are forgotten that no later slice should contain."""
-
-
-class FilterUnusableError(Exception):
-    """Raised if Envoy rejects or ignores the filter of a slice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +43,11 @@ class Batch:
     total: int | None = None
 
 
+@dataclass
 class StreamReader:
     """Reads all rows of a stream, each of them once.
 
-    Args:
+    Attributes:
         slicer: How the stream is divided.
         sort_params: Query parameters that ask for an order.
         page_size: Rows to ask for on a page.
@@ -67,21 +56,15 @@ class StreamReader:
         warn: Takes a warning for the user.
     """
 
-    def __init__(  # noqa: PLR0913, PLR0917
-        self,
-        slicer: Slicer,
-        sort_params: Mapping[str, str],
-        page_size: int,
-        fetch: Callable[[dict[str, Any]], Page],
-        pool: PrefetchPool,
-        warn: Callable[[str], None],
-    ) -> None:
-        self._slicer = slicer
-        self._sort_params = sort_params
+    slicer: Slicer
+    sort_params: Mapping[str, str]
+    page_size: InitVar[int]
+    fetch: Callable[[dict[str, Any]], Page]
+    pool: PrefetchPool
+    warn: Callable[[str], None]
+
+    def __post_init__(self, page_size: int) -> None:
         self._paging = Paging(page_size)
-        self._fetch = fetch
-        self._pool = pool
-        self._warn = warn
         self._rejected: frozenset[str] = frozenset()  # parameters
         self._ignores_filter_in_total = False
         self._emitted: dict[str, str] = {}  # ids that may come again, with the end of each row
@@ -94,16 +77,16 @@ class StreamReader:
             EnvoyError: If the stream cannot be read completely.
         """
         try:
-            for part, first in self._first_pages(self._slicer.slices(time_range)):
+            for part, first in self._first_pages(self.slicer.slices(time_range)):
                 if part.variant and first.rejection:
-                    self._warn(f"Envoy rejected {part.description}; reading without.")
+                    self.warn(f"Envoy rejected {part.description}; reading without.")
                 else:
                     yield from self._read_slice(part, first)
         except FilterUnusableError as error:
-            if self._slicer.max_window:
+            if self.slicer.max_window:
                 raise EnvoyError(f"{error}, without which it returns only some rows.") from None
-            self._warn(f"{error}; reading the whole list.")
-            part = self._slicer.whole(time_range.start)
+            self.warn(f"{error}; reading the whole list.")
+            part = self.slicer.whole(time_range.start)
             yield from self._read_slice(part, self._first_page(part))
         if self._latest:
             yield Batch([], self._latest)
@@ -114,26 +97,22 @@ class StreamReader:
         """Yield each slice with its first page; the first slice shows which parameters work."""
         if part := next(slices, None):
             yield part, self._negotiate(part)
-        yield from self._pool.ahead(self._first_page, slices)
+        yield from self.pool.ahead(self._first_page, slices)
 
     def _negotiate(self, part: Slice) -> Page:
-        """Return the first page of a slice, with as many parameters as Envoy accepts.
-
-        Raises:
-            FilterUnusableError: If it does not accept the filter.
-        """
+        """Return the first page of a slice, with as many parameters as Envoy accepts."""
         first = self._first_page(part)
         if first.rejection is None or first.rejection.status == HTTPStatus.NOT_FOUND:
             return first
-        groups = filter(None, ([*self._sort_params], [*part.params], ["perPage"], ["page"]))
-        for rejected in _subsets([*groups]):
-            self._rejected = frozenset(rejected)
+        groups = [*filter(None, ([*self.sort_params], [*part.params], ["perPage"], ["page"]))]
+        for chosen in chain(*(combinations(groups, n) for n in range(1, len(groups) + 1))):
+            self._rejected = frozenset(names := [*chain(*chosen)])
             page = self._first_page(part)
             if page.rejection is None:
-                message = f"Envoy rejected {_shown(rejected)}{first.rejection.detail}"
+                message = f"Envoy rejected {shown(names)}{first.rejection.detail}"
                 if not self._rejected.isdisjoint(part.params):
                     raise FilterUnusableError(message)
-                self._warn(f"{message}; reading without.")
+                self.warn(f"{message}; reading without.")
                 return page
         return first
 
@@ -141,10 +120,10 @@ class StreamReader:
         return self._request(part, PageRequest(1, self._paging.size))
 
     def _request(self, part: Slice, request: PageRequest) -> Page:
-        params: dict[str, Any] = {**self._sort_params, **part.params}
+        params: dict[str, Any] = {**self.sort_params, **part.params}
         params |= {"page": request.number, "perPage": request.size}
         try:
-            page = self._fetch({k: v for k, v in params.items() if k not in self._rejected})
+            page = self.fetch({k: v for k, v in params.items() if k not in self._rejected})
         except RequestRejectedError as error:
             return Page([], rejection=error)
         return replace(page, total=None) if self._ignores_filter_in_total and part.params else page
@@ -163,7 +142,7 @@ class StreamReader:
             except DepthLimitError as error:
                 if part.max_rows is None:
                     raise
-                halves = part.halves(self._times_within(part) if error.rows else [])
+                halves = part.halves(self._emitted.values() if error.rows else ())
                 unread += reversed(self._divide(part, first.total, halves))
 
     def _advance(self, start: datetime) -> Iterator[Batch]:
@@ -175,12 +154,6 @@ class StreamReader:
         if self._latest:
             yield Batch([], min(self._latest, format_timestamp(start)))
 
-    def _times_within(self, part: Slice) -> list[str]:
-        """Return the times of rows of a slice that were emitted."""
-        first = format_timestamp(part.start) if part.start else ""
-        last = format_timestamp(part.end) if part.end else "9"
-        return [time for time in self._emitted.values() if time and first <= time <= last]
-
     def _divide(
         self, part: Slice, total: int | None, halves: list[Slice]
     ) -> list[tuple[Slice, Page]]:
@@ -188,16 +161,13 @@ class StreamReader:
 
         These are its halves, if Envoy accepts their filters and they hold all rows of the slice.
         Otherwise it is the slice again, now without regard to its total or its depth.
-
-        Raises:
-            FilterUnusableError: If Envoy ignores the filter of a half.
         """
         firsts = [self._first_page(half) for half in halves]
         as_deep_as_possible = replace(part, max_rows=None)
         if not halves or any(page.rejection for page in firsts):
             return [(as_deep_as_possible, self._first_page(part))]
         for half, page in zip(halves, firsts, strict=True):
-            _check_filter(half, page)
+            half.check_filter(page.records)
         totals = [page.total for page in firsts if page.total is not None]
         if total not in {None, MAX_DEPTH} and len(totals) == len(halves):
             if min(totals) >= total:
@@ -212,16 +182,11 @@ class StreamReader:
     # Passes
 
     def _read_passes(self, part: Slice, first: Page) -> Iterator[Batch]:
-        """Yield the rows of a slice, in as many passes as it takes until none is missing.
-
-        Raises:
-            DepthLimitError: If the slice is too deep.
-            EnvoyError: If it keeps changing.
-        """
+        """Yield the rows of a slice, in as many passes as it takes until none is missing."""
         previous, known = None, len(self._emitted)
         for _ in range(MAX_PASSES):
             emitted = len(self._emitted)
-            this = Pass(self._paging, partial(self._request, part), self._pool, part.max_rows)
+            this = Pass(self._paging, partial(self._request, part), self.pool, part.max_rows)
             try:
                 yield from self._read_pass(part, this, first)
             except DepthLimitError:
@@ -230,7 +195,7 @@ class StreamReader:
                 # Else it may be a list that shrank: read it once more.
             if self._is_complete(part, this, previous):
                 if part.variant and this.ids and len(self._emitted) == known:
-                    self._warn(f"Envoy ignores {part.description}; such rows may be missing.")
+                    self.warn(f"Envoy ignores {part.description}; such rows may be missing.")
                 return
             if previous and previous.proof is this.proof is Proof.TORN:
                 self._paging.can_overlap = False  # perhaps pages are not as long as requested
@@ -238,16 +203,11 @@ class StreamReader:
         raise EnvoyError("The list kept changing while it was read; run again later.")
 
     def _read_pass(self, part: Slice, this: Pass, first: Page) -> Iterator[Batch]:
-        """Yield the rows of one pass that were not emitted yet.
-
-        Raises:
-            FilterUnusableError: If rows show that Envoy ignores the filter.
-            DepthLimitError: If the slice is too deep.
-        """
+        """Yield the rows of one pass that were not emitted yet."""
         if first.rejection:
             raise first.rejection
         for page in this.read(first):
-            _check_filter(part, page)
+            part.check_filter(page.records)
             yield Batch(self._new_rows(part, page), total=this.total)
 
     def _new_rows(self, part: Slice, page: Page) -> list[Record]:
@@ -271,30 +231,8 @@ class StreamReader:
         # With a filter, the total may be that of the whole list.
         expected = 0 if part.params else this.total or 0
         if is_same and len(this.ids) < expected:
-            self._warn(
+            self.warn(
                 f"Envoy reports {expected} rows, but returns {len(this.ids)}; perhaps the others "
                 "are hidden from this API user."
             )
         return is_same or (this.proof is Proof.COMPLETE and len(this.ids) >= expected)
-
-
-def _check_filter(part: Slice, page: Page) -> None:
-    """Raise an error if rows show that Envoy ignores the filter of their slice.
-
-    Raises:
-        FilterUnusableError: If a row lies outside of the slice.
-    """
-    if part.shows_filter_ignored(page.records):
-        raise FilterUnusableError(f"Envoy ignores {_shown(part.params)}")
-
-
-def _subsets(groups: list[list[str]]) -> Iterator[list[str]]:
-    """Yield each choice of groups, joined, beginning with single groups."""
-    for count in range(1, len(groups) + 1):
-        for chosen in combinations(groups, count):
-            yield [*chain(*chosen)]
-
-
-def _shown(params: Iterable[str] | Mapping[str, str]) -> str:
-    """Return query parameters as messages show them."""
-    return " and ".join(f"`{name}`" for name in params)

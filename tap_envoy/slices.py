@@ -27,6 +27,10 @@ EARLIEST_DATE = datetime(2013, 1, 1, tzinfo=UTC)
 """Envoy has no data from before (inferred; if it has, set `start_date`)."""
 
 
+class FilterUnusableError(Exception):
+    """Raised if Envoy rejects or ignores the filter of a slice."""
+
+
 @dataclass(frozen=True, slots=True)
 class TimeRange:
     """What a run is to read of a stream.
@@ -71,30 +75,32 @@ class Slice:
     @property
     def description(self) -> str:
         """The parameters of its variant, as messages show them."""
-        return " and ".join(f"`{name}={value}`" for name, value in self.variant.items())
+        return shown(f"{name}={value}" for name, value in self.variant.items())
 
-    def shows_filter_ignored(self, records: Iterable[Record]) -> bool:
-        """Return whether a row lies outside, although filters by time were requested."""
-        if not self.params:
-            return False
+    def check_filter(self, records: Iterable[Record]) -> None:
+        """Check that the rows that came do not lie outside.
+
+        Raises:
+            FilterUnusableError: If one does, although filters were requested.
+        """
         first = format_timestamp(self.start - TOLERANCE) if self.start else ""
         last = format_timestamp(self.end + TOLERANCE) if self.end else "9"
-        times = map(self.slicer.times, records)
-        return any(begin and (end < first or begin > last) for begin, end in times)
+        for begin, end in map(self.slicer.times, records if self.params else ()):
+            if begin and (end < first or begin > last):
+                raise FilterUnusableError(f"Envoy ignores {shown(self.params)}")
 
-    def halves(self, times: list[str]) -> list[Slice]:
+    def halves(self, times: Iterable[str]) -> list[Slice]:
         """Return both halves, or nothing if they would be too short.
 
         Args:
-            times: Times of its rows, as far as they are known: it is divided at their median.
+            times: Times of rows that are known: it is divided at the median of those within it.
         """
         start, end = self.start or EARLIEST_DATE, self.end or datetime.now(UTC)
         if end - start < MIN_WINDOW:
             return []
-        middle = start + (end - start) / 2
-        if times:
-            median = parse_time(sorted(times)[len(times) // 2])
-            middle = median if start + TOLERANCE < median < end - TOLERANCE else middle
+        first, last = format_timestamp(start + TOLERANCE), format_timestamp(end - TOLERANCE)
+        within = sorted(time for time in times if first < time < last)
+        middle = parse_time(within[len(within) // 2]) if within else start + (end - start) / 2
         return [replace(self, end=middle), replace(self, start=middle)]
 
 
@@ -145,3 +151,8 @@ class Slicer:
             if start + self.max_window >= end:
                 return
             start += self.max_window / 2
+
+
+def shown(params: Iterable[str]) -> str:
+    """Return query parameters as messages show them."""
+    return " and ".join(f"`{name}`" for name in params)
