@@ -20,7 +20,6 @@ ADDITIONAL_FIELDS = "additionalFields"
 SECRET_NAME = re.compile("registrationURL|secret|token|password", re.IGNORECASE)
 """Names of properties, at any depth, whose holder can act on someone's behalf: always removed."""
 
-NUMBER = re.compile(r"-?\d{1,18}(\.\d{1,15})?([eE][+-]?\d{1,2})?", re.ASCII)
 CANONICAL_TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 TIME_BOUNDS = (datetime(1990, 1, 1, tzinfo=UTC), datetime(2990, 1, 1, tzinfo=UTC))
@@ -237,22 +236,6 @@ def _to_scalar(
     return converted, None
 
 
-def _to_boolean(value: Any) -> bool | None:
-    text = str(value).lower() if isinstance(value, str | int) else ""
-    return {"true": True, "1": True, "false": False, "0": False}.get(text)
-
-
-def _to_number(value: Any) -> int | float | None:
-    if not isinstance(value, str) or not NUMBER.fullmatch(value):
-        return None
-    return int(value) if value.lstrip("-").isdecimal() else float(value)
-
-
-def _to_integer(value: Any) -> int | None:
-    number = value if isinstance(value, float) else _to_number(value)
-    return int(number) if number is not None and float(number).is_integer() else None
-
-
 def _to_string(value: Any) -> str:
     return msgspec.json.encode(without_secrets(value)).decode()
 
@@ -260,10 +243,10 @@ def _to_string(value: Any) -> str:
 PLAIN_NULL = frozenset({type(None)})
 
 SCALARS: dict[str, tuple[frozenset[type], Callable[[Any], Any]]] = {
-    "boolean": (PLAIN_NULL | {bool}, _to_boolean),
+    "boolean": (PLAIN_NULL | {bool}, lambda _: None),
     "date-time": (PLAIN_NULL, normalize_timestamp),
-    "integer": (PLAIN_NULL | {int}, _to_integer),
-    "number": (PLAIN_NULL | {int, float}, _to_number),
+    "integer": (PLAIN_NULL | {int}, lambda _: None),
+    "number": (PLAIN_NULL | {int, float}, lambda _: None),
     "object": (PLAIN_NULL, lambda value: without_secrets(value) if type(value) is dict else None),
     "string": (PLAIN_NULL | {str}, _to_string),
 }

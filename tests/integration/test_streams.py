@@ -108,9 +108,9 @@ def test_scopes_are_those_of_the_selected_streams(sandbox: Sandbox) -> None:
 ROW = {
     "id": 7,
     "name": "B\0x",
-    "capacityLimit": "12",
+    "capacityLimit": 12,
     "updatedAt": "yesterday",
-    "address": {"line1": "x", "plusCode": "8FVC", "latitude": "12.5"},
+    "address": {"line1": "x", "plusCode": "8FVC", "latitude": 12.5},
     "printerIds": ["p-1"],
 }
 
@@ -194,7 +194,7 @@ def test_schema_of_a_catalog_is_followed(sandbox: Sandbox, depth: int) -> None:
         schema["timezone"] = {"type": ["array", "null"]}
         schema["address"]["properties"]["geo"] = geo
 
-    row = {"id": "1", "capacityLimit": "7.5", "createdAt": "2024-05-17", "name": {"a": {"b": 1}}}
+    row = {"id": "1", "capacityLimit": 7.5, "createdAt": "2024-05-17", "name": {"a": {"b": 1}}}
     sandbox.envoy.rows["locations"] = [{**row, "timezone": [1, {}], "address": None}]
     settings: dict[str, Any] = {"flattening_enabled": bool(depth), "flattening_max_depth": depth}
     run = sandbox.run_tap(*edit_catalog(sandbox, "locations", edit), **settings)
