@@ -163,12 +163,20 @@ def unwrap_state(value: Mapping[str, Any]) -> dict[str, Any]:
             "--state: the file has no `bookmarks`; pass the last STATE message of a run, or the "
             "output of `meltano state get`."
         )
-    # Without the SDK's markers; what is no object fails its stream alone, by `check_bookmark`.
+    return without_markers(bookmarks)
+
+
+def without_markers(bookmarks: Mapping[str, Any]) -> dict[str, Any]:
+    """Return bookmarks without the SDK's markers of a run under way.
+
+    What is no object remains a value, which `check_bookmark` refuses.
+    """
+    names = ("replication_key", "replication_key_value")
     return {
-        name: {key: x[key] for key in ("replication_key", "replication_key_value") if key in x}
-        if isinstance(x, dict)
-        else {"replication_key_value": x}
-        for name, x in bookmarks.items()
+        stream: {name: value[name] for name in names if name in value}
+        if isinstance(value, dict)
+        else {"replication_key_value": value}
+        for stream, value in bookmarks.items()
     }
 
 

@@ -56,50 +56,42 @@ def _setting(name: str, kind: Any, title: str, description: str, **more: Any) ->
 
 CONFIG_SCHEMA = th.PropertiesList(
     _setting("api_key", "credential", "Client API Key",
-        "Client API Key of the integration, from the Envoy Dev Dashboard. If set, the other "
-        "credentials are not used.", secret=True),
+        "Key of the integration, from Envoy's Dev Dashboard. Replaces all below.", secret=True),
     _setting("client_id", "credential", "Client ID",
-        "Client ID of the integration, from the Envoy Dev Dashboard."),
+        "Client ID of the integration, from Envoy's Dev Dashboard."),
     _setting("client_secret", "credential", "Client secret",
-        "Client secret of the integration, from the Envoy Dev Dashboard.", secret=True),
+        "Client secret of the integration, from Envoy's Dev Dashboard.", secret=True),
     _setting("username", "single-line", "Username",
         "Email address of the API user, a Global Admin who signs in with a password."),
-    _setting("password", "password", "Password",
-        "Password of the API user.", secret=True),
+    _setting("password", "password", "Password", "Password of the API user.", secret=True),
     _setting("refresh_token", "credential", "Refresh token",
-        "Refresh token from an earlier sign-in. Replaces the username and password, or is tried "
-        "before them.", secret=True),
+        "From an earlier sign-in. Used before, or instead of, the password.", secret=True),
     _setting("token_cache", "single-line", "Token cache",
-        "File that stores tokens between runs, readable by its owner only. If unset, every run "
-        "signs in."),
+        "Private file that stores tokens between runs. If unset, every run signs in."),
     _setting("scopes", th.ArrayType(th.CustomType({"type": "string", "format": "scope"})), "Scopes",
-        "OAuth scopes requested with the password grant. If unset: `token.refresh` and the scopes "
-        "of the selected streams."),
+        "Requested with a password. If unset, `token.refresh` and those of the selected streams."),
     _setting("api_url", "url", "API URL",
-        "Base URL of the Envoy API, version 1. Must be https, or http on loopback.",
-        default=API_URL),
+        "Base URL of the API. Must be https, or http on loopback.", default=API_URL),
     _setting("token_url", "url", "Token URL",
-        "URL that issues access tokens. Must be https, or http on loopback.", default=TOKEN_URL),
+        "URL that issues tokens. Must be https, or http on loopback.", default=TOKEN_URL),
     _setting("start_date", th.DateTimeType, "Start date",
-        "Earliest date or date-time to read in incremental streams. If unset, all data is read. "
-        "Full-table streams ignore it."),
+        "Earliest date or date-time of incremental streams. If unset, all data is read."),
     _setting("lookback_days", th.IntegerType(minimum=0, maximum=3650), "Lookback days",
-        "Days before the bookmark from which incremental streams are read again, to pick up later "
-        "changes such as sign-outs.", default=7),
+        "Days before the bookmark that are read again, for changes such as sign-outs.", default=7),
     _setting("lookahead_days", th.IntegerType(minimum=0, maximum=3650), "Lookahead days",
         "Days after today up to which reservations are read.", default=60),
     _setting("page_size", th.IntegerType(minimum=1, maximum=100), "Page size",
         "Rows per request, 1 to 100.", default=100),
     _setting("requests_per_second", th.NumberType, "Requests per second",
-        "Rate limit, applied across all streams. Envoy allows 10 requests per second.",
+        "Rate limit of the whole run. Envoy allows 10 requests per second.",
         default=9.5, minimum=0.01, maximum=1000),  # NumberType takes whole limits only
     _setting("request_timeout", th.IntegerType(minimum=1, maximum=3600), "Request timeout",
-        "Seconds to wait for a connection or for data before a request is retried.", default=60),
+        "Seconds to wait for a connection or for data before a retry.", default=60),
     _setting("user_agent", "header-value", "User agent",
-        "User-Agent header of each request. If unset: `tap-envoy/` and its version."),
+        "User-Agent header. If unset, `tap-envoy/` and its version."),
     _setting("emit_activate_version_messages", th.BooleanType, "Emit ACTIVATE_VERSION messages",
-        "Send an ACTIVATE_VERSION message after each complete full-table stream, so that targets "
-        "can delete rows that no longer exist in Envoy.", default=False),
+        "After each complete full-table stream, so that targets can remove rows that are gone.",
+        default=False),
     additional_properties=False,
 ).to_dict()  # fmt: skip
 

@@ -40,10 +40,7 @@ STREAM_LIST = "Streams:" + "".join(
 )
 """The streams with their descriptions, for `--help` and `--about`."""
 
-TEST_HELP = (
-    "Sign in, request each stream once, and print which streams can be read; nothing is "
-    "written. With --catalog, only the selected streams. --test=schema prints SCHEMA messages."
-)
+TEST_HELP = "Print which streams can be read; with --catalog, only of those that it selects."
 
 TEST_TIMEOUT = 10.0
 """Seconds that `--test` waits for a response."""

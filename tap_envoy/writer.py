@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any
 
 from singer_sdk.contrib.msgspec import MsgSpecWriter, encoder
 from singer_sdk.singerlib.encoding.simple import (
@@ -19,10 +18,8 @@ from singer_sdk.singerlib.encoding.simple import (
 )
 from typing_extensions import override
 
+from tap_envoy.catalog import without_markers
 from tap_envoy.exceptions import EnvoyError, RunAbortedError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +68,8 @@ class BufferedMessageWriter(MsgSpecWriter):
             self._held_versions.append(message)
             return
         if isinstance(message, StateMessage):
-            message = StateMessage(_bookmarks(message.value))
+            bookmarks = without_markers(message.value.get("bookmarks", {}))
+            message = StateMessage({"bookmarks": bookmarks})
         is_record = isinstance(message, RecordMessage)
         try:
             # One step, so that a signal leaves either a whole line or none.
@@ -141,16 +139,6 @@ def _kill(error: ShutdownError, grace: float) -> None:
     _thread.start_new_thread(logger.warning, (text, error.signal_name))
     time.sleep(0.1)
     os._exit(error.exit_code)
-
-
-def _bookmarks(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a state without the SDK's markers of a run under way."""
-    names = ("replication_key", "replication_key_value")
-    bookmarks = {
-        stream: {name: bookmark[name] for name in names if name in bookmark}
-        for stream, bookmark in state.get("bookmarks", {}).items()
-    }
-    return {"bookmarks": bookmarks}
 
 
 def output_error(error: OSError) -> RunAbortedError:
