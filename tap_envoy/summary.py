@@ -80,14 +80,10 @@ def log_summary(
     stopped_by: str = "",
     cause: str = "",
 ) -> None:
-    """Log the last line of a run, which says all that an alert shows of it.
+    """Log the last line of a run of `seconds`, which says all that an alert shows of it.
 
-    Args:
-        streams: The progress of the selected streams.
-        logger: Receives the line.
-        seconds: The duration of the run.
-        stopped_by: The signal that stopped the run, such as `SIGTERM`, or an empty string.
-        cause: Why the run ended early, or an empty string.
+    `stopped_by` is the signal that stopped the run, such as `SIGTERM`, and `cause` is why it ended
+    early; both may be empty.
     """
     failed = [x for x in streams if not x.is_complete]
     share = f"({len(failed)} of {count(len(streams), 'stream')})"
