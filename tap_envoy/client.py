@@ -81,7 +81,6 @@ class EnvoyStream(RESTStream[int]):
         self._run_start = datetime.fromtimestamp(tap.initialized_at / 1000, UTC)
         self._extracted_at = self._run_start
         self._conformer: RecordConformer | None = None  # while the stream is read
-        self._cleaned: set[str] = set()  # properties from which U+0000 was removed
         self.progress = StreamProgress(self.name, self.logger)
 
     @property
@@ -134,9 +133,7 @@ class EnvoyStream(RESTStream[int]):
             self.stream_maps[0].raw_schema,  # of what is selected
             declared=[self.schema, self.effective_schema],
             kept=[name for name in (self.slicer.time_field, self.slicer.end_field) if name],
-            flattened_levels=(
-                self.config["flattening_max_depth"] if self.config.get("flattening_enabled") else 0
-            ),
+            complete_levels=self._complete_levels,
         )
         try:
             with PrefetchPool() as pool, self.get_http_request_counter() as requests_made:
@@ -187,41 +184,31 @@ class EnvoyStream(RESTStream[int]):
                 )
         return page
 
-    def _request_page(self, params: Mapping[str, Any]) -> Page:
+    def _request_page(self, params: Mapping[str, Any], resends: int = 0) -> Page:
         """Request a page once, and again with another token where the token is rejected."""
-        url = self.get_url(None)
-        for resends in itertools.count():
-            try:
-                response = self._session.get(
-                    url, params=params, auth=self.authenticator, timeout=self._session.timeout
-                )
-            except REQUEST_ERRORS as error:
-                raise connection_error(
-                    error, url, where="Envoy (`api_url`)", timeout=self._session.timeout
-                ) from None
-            self.logger.debug("GET %s %s: HTTP %d", self.path, params, response.status_code)
-            try:
-                return read_page(
-                    response, self.path, self.scopes, self.authenticator, self._cleaned
-                )
-            except CredentialsRejectedError:
-                if not self.authenticator.invalidate(response.request, resends=resends):
-                    raise
-                self.logger.warning("Envoy rejected the access token; requesting another one.")
-        raise AssertionError
+        url, timeout, authenticator = self.get_url(None), self._session.timeout, self.authenticator
+        try:
+            response = self._session.get(url, params=params, auth=authenticator, timeout=timeout)
+        except REQUEST_ERRORS as error:
+            where = "Envoy (`api_url`)"
+            raise connection_error(error, url, where=where, timeout=timeout) from None
+        self.logger.debug("GET %s %s: HTTP %d", self.path, params, response.status_code)
+        try:
+            return read_page(response, self.path, self.scopes, authenticator)
+        except CredentialsRejectedError:
+            if not authenticator.invalidate(response.request, resends=resends):
+                raise
+        self.logger.warning("Envoy rejected the access token; requesting another one.")
+        return self._request_page(params, resends + 1)
 
     def _log_fields(self, conformer: RecordConformer) -> None:
         """Log what Envoy sends and the schema does not declare."""
-        verb = "kept in" if conformer.keeps_rest else "dropped without"
-        fate = f"{verb} `{ADDITIONAL_FIELDS}`"
-        mismatch = f"set values of an unexpected type to null, {fate}"
-        for level, text, names in (
-            (logging.INFO, f"undeclared fields, {fate}", conformer.unknown_properties),
-            (logging.WARNING, mismatch, conformer.mismatched_properties),
-            (logging.WARNING, "removed U+0000 from", self._cleaned),
-        ):
-            if names:
-                self.logger.log(level, "%s: %s: %s.", self.name, text, list_names(names))
+        fate = f"{'kept in' if conformer.keeps_rest else 'dropped without'} `{ADDITIONAL_FIELDS}`"
+        if names := conformer.unknown_properties:
+            self.logger.info("%s: undeclared fields, %s: %s.", self.name, fate, list_names(names))
+        if names := conformer.mismatched_properties:
+            text = "set values of an unexpected type to null"
+            self.logger.warning("%s: %s, %s: %s.", self.name, text, fate, list_names(names))
 
     # Bookmarks
 
@@ -289,8 +276,13 @@ class EnvoyStream(RESTStream[int]):
             self._writer.record_error = error
 
     @cached_property
+    def _complete_levels(self) -> int:
+        """Levels of objects that stream maps or flattening read: a name must not be missing."""
+        if self.config.get("flattening_enabled"):
+            return 1 + int(self.config["flattening_max_depth"])
+        return int([type(x) for x in self.stream_maps] != [SameRecordTransform])
+
+    @cached_property
     def _is_passed_on(self) -> bool:
         """Whether all properties are selected, and nothing maps or flattens the stream."""
-        is_mapped = [type(x) for x in self.stream_maps] != [SameRecordTransform]
-        is_flattened = self.config.get("flattening_enabled")
-        return all(self.mask.values()) and not is_mapped and not is_flattened
+        return all(self.mask.values()) and not self._complete_levels

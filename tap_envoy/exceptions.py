@@ -19,8 +19,8 @@ import os
 import re
 import ssl
 import traceback
-from http import HTTPStatus
-from http.client import BadStatusLine, HTTPException, IncompleteRead, RemoteDisconnected
+from contextlib import suppress
+from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
@@ -46,6 +46,9 @@ EXCERPT_LIMIT = 200
 
 TLS_FILES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSLKEYLOGFILE")
 """Variables with files that `requests` and urllib3 open before they connect."""
+
+ESCAPED = re.compile(rb"(\\\\)|\\u0000")
+"""An escaped backslash, in the group, or an escaped U+0000 in JSON."""
 
 MESSAGE_KEYS = ("code", "message", "error", "error_description", "detail", "title")
 """Where an error body may hold its message; the shape of v1's is not documented (inferred)."""
@@ -101,21 +104,22 @@ class NoConnectionError(TransientError):
 
 def is_retryable(status: int) -> bool:
     """Return whether a request that got this HTTP status may succeed later."""
-    transient = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS}
-    return status in transient or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    return status in {408, 429, *range(500, 600)}
 
 
 def decode_json(response: requests.Response) -> Any:
     """Return the decoded JSON body of a response, or None if it is not JSON.
 
-    A byte that is not UTF-8 and half a surrogate pair become U+FFFD.
+    A byte that is not UTF-8 and half a surrogate pair become U+FFFD. U+0000, which PostgreSQL
+    refuses, is removed.
     """
+    content = response.content
+    if b"\\u0000" in content:
+        content = ESCAPED.sub(rb"\1", content)
+    with suppress(ValueError, RecursionError):
+        return msgspec.json.decode(content)
     try:
-        return msgspec.json.decode(response.content)
-    except (ValueError, RecursionError):
-        pass
-    try:
-        value = json.loads(response.content.decode("utf-8-sig", "replace"))
+        value = json.loads(content.decode("utf-8-sig", "replace"))
         text = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass")
         return json.loads(text.decode("utf-16", "replace"))
     except (ValueError, RecursionError):
@@ -138,9 +142,8 @@ def error_objects(body: Any) -> list[dict[str, Any]]:
     """Return the objects of a decoded body that may describe an error (inferred)."""
     body = body if isinstance(body, dict) else {}
     errors = body.get("errors")
-    first = errors[0] if isinstance(errors, list) and errors else errors
-    inner = (body.get("error"), first)
-    return [body, *(x if isinstance(x, dict) else {"detail": x} for x in inner)]
+    first = errors[0] if isinstance(errors, list) and errors else None
+    return [x for x in (body, body.get("error"), first) if isinstance(x, dict)]
 
 
 def excerpt(body: Any, secrets: Iterable[str]) -> str:
@@ -158,40 +161,32 @@ def excerpt(body: Any, secrets: Iterable[str]) -> str:
 
 
 NO_TLS = "No TLS connection to {place}{reason}; "
-TLS_FILE = "A file for TLS cannot be used{reason}; check {files}."
-PROXY = "The proxy in {proxy} did not connect to {host}{reason}; check it, its user and password."
-NOT_CONNECTED = "Cannot connect to {place}{reason}; check the setting, network and any firewall."
-UNREADABLE = "The response of {place} cannot be read{reason}; check any proxy in between."
+NOT_CONNECTED = "Cannot connect to {place}{reason}; check the setting, network, proxy and firewall."
 CLOSED = "The connection to {place} was closed before the response was complete."
 
 CONNECTION_ERRORS: tuple[tuple[Any, str, type[EnvoyError | TransientError], str], ...] = (
-    (ssl.SSLError, "expired|not yet valid", RunAbortedError, (
-        f"{NO_TLS}check this machine's clock, or have the certificate replaced."
-    )),
     (ssl.SSLError, "issuer|self.signed|verify the first", RunAbortedError, (
         f"{NO_TLS}if a proxy inspects TLS, set REQUESTS_CA_BUNDLE to its CA file."
     )),
-    (ssl.SSLError, "PEM|NO_CERTIFICATE", RunAbortedError, TLS_FILE),
-    (ssl.SSLError, "connecting(?!.*EOF)", RunAbortedError, (
-        f"{NO_TLS}check the setting and any proxy in between."
-    )),
-    (rq.ProxyError, "failed: 4", RunAbortedError, PROXY),
-    (rq.ProxyError, "", NoConnectionError, PROXY),
+    (rq.ProxyError, "failed: 4", RunAbortedError, NOT_CONNECTED),
     (rq.InvalidSchema, "SOCKS", RunAbortedError, (
         "The SOCKS proxy in {proxy} needs the package PySocks; install it, or unset {proxy}."
     )),
     ((u3.LocationValueError, rq.InvalidURL, rq.InvalidSchema), "", RunAbortedError, (
         "Invalid URL or proxy: {place}; correct it."
     )),
-    (u3.NameResolutionError, "", NoConnectionError, (
-        "The host name of {place} cannot be resolved; check the setting, network and DNS."
+    ((rq.ProxyError, u3.NewConnectionError), "", NoConnectionError, NOT_CONNECTED),
+    (OSError, "PEM|NO_CERT|suitable TLS|No such file|directory|denied", RunAbortedError, (
+        "A file for TLS cannot be used{reason}; check {files}."
     )),
-    (u3.NewConnectionError, "", NoConnectionError, NOT_CONNECTED),
-    (OSError, "suitable TLS|No such file|directory|denied", RunAbortedError, TLS_FILE),
+    (ssl.SSLError, "connecting(?!.*EOF)", RunAbortedError, (
+        f"{NO_TLS}check the setting, this machine's clock and any proxy in between."
+    )),
     (Exception, "connecting", NoConnectionError, NOT_CONNECTED),
     ((IncompleteRead, RemoteDisconnected), "", TransientError, CLOSED),
-    (BadStatusLine, "", TransientError, UNREADABLE),
-    ((HTTPException, u3.InvalidHeader, u3.DecodeError), "", EnvoyError, UNREADABLE),
+    ((HTTPException, u3.InvalidHeader, u3.DecodeError), "", EnvoyError, (
+        "The response of {place} cannot be read{reason}; check any proxy in between."
+    )),
     ((rq.Timeout, u3.ReadTimeoutError), "", TransientError, (
         "No complete response from {place} in time (`request_timeout` is {timeout:g} s)."
     )),
@@ -229,7 +224,6 @@ def connection_error(
     files = [f"{name} ({os.environ[name]})" for name in TLS_FILES if os.environ.get(name)]
     return kind(
         text.format(
-            host=f"{where} at {host}",
             place=f"{where} at {host}{f' through the proxy in {proxy}' if proxy else ''}",
             reason=f" ({reason})" if reason else "",
             timeout=timeout,
@@ -246,8 +240,7 @@ def _reason(cause: BaseException) -> str:
         return getattr(cause, "verify_message", reason).strip(".")
     if match := re.search(r"failed: (\d{3})|(^got more than .*)", str(cause)):
         return f"HTTP {match[1]}" if match[1] else match[2]
-    is_timeout = isinstance(cause, TimeoutError)
-    return "timed out" if is_timeout else getattr(cause, "strerror", None) or ""
+    return "timed out" if isinstance(cause, TimeoutError) else getattr(cause, "strerror", "") or ""
 
 
 def _proxy(url: str) -> str:
@@ -271,10 +264,8 @@ def describe(error: BaseException) -> str:
     """Return the text of an `EnvoyError`; else the place in the tap, as the text may be private."""
     if isinstance(error, EnvoyError):
         return str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename).parent == Path(__file__).parent]
-    frame = (own or frames)[-1]
-    return (
-        f"Unexpected error ({type(error).__name__} at {Path(frame.filename).name}, line "
-        f"{frame.lineno}); report this to the maintainers of the tap."
-    )
+    frames = [(Path(x.filename), x.lineno) for x in traceback.extract_tb(error.__traceback__)]
+    own = [frame for frame in frames if frame[0].parent == Path(__file__).parent]
+    file, line = (own or frames)[-1]
+    where = f"{type(error).__name__} at {file.name}, line {line}"
+    return f"Unexpected error ({where}); report this to the maintainers of the tap."

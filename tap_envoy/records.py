@@ -67,22 +67,6 @@ def without_secrets(value: Any) -> Any:
     return [without_secrets(inner) for inner in value] if isinstance(value, list) else value
 
 
-def without_nul(value: Any, changed: set[str], path: str = "") -> Any:
-    """Return decoded JSON without U+0000, which PostgreSQL refuses; add paths to `changed`."""
-    if isinstance(value, dict):
-        paths = [(f"{path}.{name}".lstrip("."), name) for name in value]
-        return {
-            without_nul(name, changed, inner): without_nul(value[name], changed, inner)
-            for inner, name in paths
-        }
-    if isinstance(value, list):
-        return [without_nul(inner, changed, path) for inner in value]
-    if not isinstance(value, str) or "\0" not in value:
-        return value
-    changed.add(path)
-    return value.replace("\0", "")
-
-
 class RecordConformer:
     """Makes records match a JSON schema, in place; safe to use from several threads.
 
@@ -98,7 +82,7 @@ class RecordConformer:
         *,
         declared: Sequence[Schema] = (),
         kept: Collection[str] = (),
-        flattened_levels: int = 0,
+        complete_levels: int = 0,
     ) -> None:
         """Compile a schema.
 
@@ -106,11 +90,12 @@ class RecordConformer:
             schema: The schema of what is selected.
             declared: Schemas before the selection. What they have and `schema` lacks is removed.
             kept: Root properties that are kept until `finish`, whether selected or not.
-            flattened_levels: Levels of objects that will be flattened: they must not be null.
+            complete_levels: Levels of objects that get all properties, and are not null, so that
+                they can be mapped or flattened; the record is the first.
         """
         self.unknown_properties: set[str] = set()
         self.mismatched_properties: set[str] = set()
-        self._flattened_levels = flattened_levels
+        self._complete_levels = complete_levels
         selected, declaring = schema["properties"], [x["properties"] for x in declared]
         needed = {name: x[name] for x in declaring for name in kept if name in x}
         self._hidden = needed.keys() - selected.keys()
@@ -144,7 +129,7 @@ class RecordConformer:
             fields,
             deselected=set().union(*declaring) - fields.keys(),
             is_open=bool(path) and bool(schema.get("additionalProperties")),
-            is_flattened=path.count(".") <= self._flattened_levels and "[]" not in path,
+            is_complete=path.count(".") < self._complete_levels and "[]" not in path,
             report=lambda name: self.unknown_properties.add(f"{path}{name}"),
         )
 
@@ -174,12 +159,15 @@ class _Object(NamedTuple):
     fields: dict[str, _Field]
     deselected: set[str]  # are declared
     is_open: bool  # may have other properties
-    is_flattened: bool  # must not be null
+    is_complete: bool  # has all properties, and is not null
     report: Callable[[str], None]  # receives the names of undeclared properties
 
     def split(self, value: Record) -> Record:
         """Make an object match, in place, and return what does not fit, under its names."""
         fields, rest, others = self.fields, {}, []
+        if self.is_complete:
+            for name in fields:
+                value.setdefault(name)
         for name, inner in value.items():
             field = fields.get(name)
             if field is None:
@@ -213,9 +201,9 @@ def _to_object(inner: _Object, report: Callable[[], None], value: Any) -> tuple[
         return value, inner.split(value) or None
     if value is not None:
         report()
-    empty = dict.fromkeys(inner.fields) if inner.is_flattened else None
-    if empty:
-        inner.split(empty)
+    empty: Record | None = None
+    if inner.is_complete:
+        inner.split(empty := {})
     # What does not fit may contain what is deselected.
     return empty, None if inner.deselected else without_secrets(value)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +19,6 @@ from tap_envoy.exceptions import (
     redirect_host,
 )
 from tap_envoy.pagination import Page
-from tap_envoy.records import without_nul
 from tap_envoy.session import parse_retry_after
 
 if TYPE_CHECKING:
@@ -34,40 +32,14 @@ REPORT = "report this to the maintainers of the tap"
 
 PROXY = "check `api_url`, and for a proxy or captive portal in between"
 
-REJECTED = "Envoy rejected the request for {path} ({status}); "
-
-REFUSALS: dict[int, tuple[type[EnvoyError], str]] = {
-    400: (RequestRejectedError, f"{REJECTED}{REPORT}."),
-    401: (CredentialsRejectedError, "Envoy rejected the credentials ({status}); {advice}."),
-    403: (ScopeMissingError, (
-        "Envoy denied access ({status}); add the scope {scopes} to the integration in Envoy's Dev "
-        "Dashboard{scope_advice}."
-    )),
-    404: (RequestRejectedError, f"{REJECTED}check `api_url`."),
-    422: (RequestRejectedError, f"{REJECTED}{REPORT}."),
-    2: (EnvoyError, f"Envoy returned {{status}} instead of a complete list; {PROXY}."),
-    3: (EnvoyError, (
-        "Envoy returned a redirect to {host} ({status}), which is not followed, so that "
-        f"credentials reach no other host; {PROXY}."
-    )),
-    4: (EnvoyError, f"{REJECTED}{REPORT}."),
-}  # fmt: skip
-"""The error for an HTTP status, or for all others with its first digit."""
-
-ERROR_STATUS = re.compile(r"\s*([3-5]\d\d)\b", re.ASCII)
+ERROR_STATUS = re.compile(r"\s*([45]\d\d)\b", re.ASCII)
 """An HTTP error in a body: `401`, or `"401 Unauthorized"`."""
 
 
 def read_page(
-    response: requests.Response,
-    path: str,
-    scopes: Sequence[str],
-    authenticator: Authenticator,
-    cleaned: set[str],
+    response: requests.Response, path: str, scopes: Sequence[str], authenticator: Authenticator
 ) -> Page:
     """Return the page in a response to `path`; an unexpected one is never an empty list.
-
-    Paths of properties from which U+0000 was removed are added to `cleaned`.
 
     Raises:
         TransientError: If the request may succeed later.
@@ -81,24 +53,30 @@ def read_page(
     if is_retryable(status):
         retry_after = parse_retry_after(response)
         raise TransientError(f"Envoy returned {quoted}.", status=status, retry_after=retry_after)
-    if status != HTTPStatus.OK:
-        kind, text = REFUSALS.get(status) or REFUSALS[max(2, status // 100)]
-        message = text.format(
-            status=quoted,
-            path=path,
-            host=redirect_host(response),
-            scopes=" and ".join(f"`{scope}`" for scope in scopes),
-            advice=authenticator.advice,
-            scope_advice=authenticator.scope_advice,
-        )
-        is_rejected = kind is RequestRejectedError
-        raise kind(message, **({"status": status, "detail": reason} if is_rejected else {}))
-    if payload is None:
-        raise TransientError(f"Envoy returned a body that is not JSON; {PROXY}.")
-    page = _parse_page(payload, reason)
-    if b"\\u0000" in response.content:
-        return replace(page, records=without_nul(page.records, cleaned))
-    return page
+    match status:
+        case HTTPStatus.OK if payload is not None:
+            return _parse_page(payload, reason)
+        case HTTPStatus.OK:
+            raise TransientError(f"Envoy returned a body that is not JSON; {PROXY}.")
+        case HTTPStatus.UNAUTHORIZED:
+            raise CredentialsRejectedError(
+                f"Envoy rejected the credentials ({quoted}); {authenticator.advice}."
+            )
+        case HTTPStatus.FORBIDDEN:
+            needed = " and ".join(f"`{scope}`" for scope in scopes)
+            raise ScopeMissingError(
+                f"Envoy denied access ({quoted}); add the scope {needed} to the integration in "
+                f"Envoy's Dev Dashboard{authenticator.scope_advice}."
+            )
+        case HTTPStatus.BAD_REQUEST | HTTPStatus.NOT_FOUND | HTTPStatus.UNPROCESSABLE_ENTITY:
+            advice = "check `api_url`" if status == HTTPStatus.NOT_FOUND else REPORT
+            text = f"Envoy rejected the request for {path} ({quoted}); {advice}."
+            raise RequestRejectedError(text, status=status, detail=reason)
+    if response.is_redirect:
+        host = redirect_host(response)
+        text = f"Envoy returned a redirect to {host} ({quoted}), which is not followed; {PROXY}."
+        raise EnvoyError(text)
+    raise EnvoyError(f"Envoy returned {quoted} instead of a list of rows; {PROXY}.")
 
 
 def _status_in_body(payload: Any) -> int | None:
@@ -106,9 +84,7 @@ def _status_in_body(payload: Any) -> int | None:
 
     A rejected API key was seen as `{"status": 401}`, perhaps one level down.
     """
-    names = ("status", "statusCode", "code")
-    values = [x.get(name) for x in error_objects(payload) for name in names]
-    matches = (ERROR_STATUS.match(str(value)) for value in values)
+    matches = (ERROR_STATUS.match(str(x.get("status"))) for x in error_objects(payload))
     return next((int(match[1]) for match in matches if match), None)
 
 

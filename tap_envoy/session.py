@@ -122,6 +122,7 @@ class EnvoySession(requests.Session):
         self.timeout = timeout
         self.retry_policy = retry_policy
         self._rate_limited = 0
+        self._environment: Any = None
 
     def fresh(self) -> EnvoySession:
         """Return a session without open connections, for a request that must not be repeated.
@@ -130,6 +131,13 @@ class EnvoySession(requests.Session):
         """
         user_agent = str(self.headers["User-Agent"])
         return EnvoySession(self.rate_limiter, timeout=self.timeout, user_agent=user_agent)
+
+    @override
+    def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:
+        """Return the proxies and the CA bundle, found once: all requests go to one host."""
+        if not self._environment:
+            self._environment = super().merge_environment_settings(*args, **kwargs)
+        return self._environment
 
     @override
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:

@@ -165,6 +165,7 @@ def test_random_rows_match_their_schema_and_come_out_complete(
         record, expected = records[row["id"]], case.expected(row)
         validator.validate(record)
         assert record.keys() <= schema["properties"].keys()
+        assert case.separator is None or record.keys() == schema["properties"].keys()
         found = case.found(record)
         assert not found - expected
         assert REST in case.deselected or not expected - found

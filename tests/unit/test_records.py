@@ -1,6 +1,7 @@
-"""Timestamps, conversion, what remains for `additionalFields`, secrets, U+0000."""
+"""Timestamps, conversion, what remains for `additionalFields`, secrets."""
 
 import time
+from copy import deepcopy
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tap_envoy.records import RecordConformer, format_timestamp, normalize_timestamp, without_nul
+from tap_envoy.records import RecordConformer, format_timestamp, normalize_timestamp
 
 SCHEMA: dict[str, Any] = {
     "properties": {
@@ -213,21 +214,29 @@ def test_deselected_time_is_kept_until_the_record_is_finished() -> None:
     assert conformer.finish(record) == {"id": "1", "additionalFields": None}
 
 
-def test_null_object_that_is_flattened_becomes_its_properties() -> None:
+@pytest.mark.parametrize(
+    ("levels", "without_place", "with_city"),
+    [
+        (0, {}, {"city": "x"}),
+        (1, {"place": None}, {"city": "x"}),
+        (2, {"place": {"geo": None, "city": None}}, {"geo": None, "city": "x"}),
+        (3, {"place": {"geo": {"lat": None}, "city": None}}, {"geo": {"lat": None}, "city": "x"}),
+    ],
+)
+def test_missing_properties_become_null_in_levels_that_are_mapped_or_flattened(
+    levels: int, without_place: Any, with_city: Any
+) -> None:
     geo = {"type": ["object", "null"], "properties": {"lat": {"type": ["number", "null"]}}}
     place = {"type": ["object", "null"], "properties": {"geo": geo, "city": {"type": "string"}}}
-    places = {"type": "array", "items": place}
-    schema = {"properties": {"place": place, "places": places}}
-    row: dict[str, Any] = {"place": None, "places": [{"geo": None}]}
-    for levels, flat in (0, None), (1, {"geo": None, "city": None}):
-        conformer = RecordConformer(schema, flattened_levels=levels)
-        assert conformer.conform(row.copy()) == {**row, "place": flat}
-    conformer = RecordConformer(schema, flattened_levels=2)
-    deepest = {"geo": {"lat": None}, "city": None}
-    assert conformer.conform(row) == {"place": deepest, "places": [{"geo": None}]}
+    conformer = RecordConformer({"properties": {"place": place}}, complete_levels=levels)
+    assert conformer.conform({}) == without_place
+    assert conformer.conform({"place": {"city": "x"}}) == {"place": with_city}
+    places = {"properties": {"places": {"type": "array", "items": place}}}
+    row = {"places": [{"city": "x"}]}
+    assert RecordConformer(places, complete_levels=levels).conform(deepcopy(row)) == row
 
 
-# Secrets, U+0000
+# Secrets
 
 
 @pytest.mark.parametrize("secret", ["secretToken", "registrationURL", "WiFiPassword", "api_token"])
@@ -254,11 +263,3 @@ def test_secrets_are_removed_at_any_depth(secret: str) -> None:
 def test_secret_that_a_catalog_declares_is_removed() -> None:
     schema = {"properties": {"id": {}, "secretToken": {"type": "string"}}}
     assert RecordConformer(schema).conform({"id": "1", "secretToken": "x"}) == {"id": "1"}
-
-
-def test_u_0000_is_removed_from_names_and_texts_at_any_depth() -> None:
-    changed = set[str]()
-    value = [{"a": "x\0", "b": [{"c": "\0"}], "d\0": {"e": 1}, "f": "g"}]
-    cleaned = [{"a": "x", "b": [{"c": ""}], "d": {"e": 1}, "f": "g"}]
-    assert without_nul(value, changed) == cleaned
-    assert changed == {"a", "b.c", "d\0"}
