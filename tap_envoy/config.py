@@ -56,7 +56,7 @@ def _setting(name: str, kind: Any, title: str, description: str, **more: Any) ->
 
 CONFIG_SCHEMA = th.PropertiesList(
     _setting("api_key", "credential", "Client API Key",
-        "Key of the integration, from Envoy's Dev Dashboard. If set, it alone is used.", secret=True),
+        "Key of the integration, in Envoy's Dev Dashboard. If set, it alone is used.", secret=True),
     _setting("client_id", "credential", "Client ID",
         "Client ID of the integration, from Envoy's Dev Dashboard."),
     _setting("client_secret", "credential", "Client secret",
