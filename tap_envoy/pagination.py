@@ -170,7 +170,8 @@ class Pass:
         yield first
         size = len(first.records)
         is_much_shorter = size <= self.paging.largest // 2
-        if not size or (is_much_shorter if first.total is None else size >= first.total):
+        is_all = is_much_shorter if first.total is None else first.total == size < self.paging.size
+        if not size or is_all:
             self.proof = Proof.COMPLETE
             return
         self.paging.largest = max(self.paging.largest, size)
@@ -186,10 +187,10 @@ class Pass:
         last, had_new, tail = first.ids[-1], True, PageRequest(1, size)
         was_short = size < 3  # noqa: PLR2004  # too few rows for the next page to begin within
         for request, page in self._pages_after(first, plan):
-            if page.rejection and was_short and self._is_past_end(request, page.rejection):
+            if was_short and self._is_past_end(request, page, was_short=True):
                 break
             if len(page.records) > request.size or (page.rejection and last == first.ids[-1]):
-                self.paging.can_overlap = False
+                self.paging.can_overlap = False  # it does not serve pages of this size
                 return
             if page.rejection:
                 raise DepthLimitError(len(self.ids), page.rejection)
@@ -201,15 +202,16 @@ class Pass:
             if was_short and not page.ids:
                 break
             if not joins or not (has_new or is_short):
-                return
+                return  # torn: rows have moved
             last, was_short, tail = page.ids[-1], is_short, request
-            if self._is_last(request.end) or not (has_new or had_new):
+            if (is_short and self._is_last(request.end)) or not (has_new or had_new):
                 break
-            had_new = has_new
+            had_new = has_new  # one page may have none, if its last rows are hidden
         else:
             return
+        # Responses come in any order: meanwhile, a row may have moved from a late page to the end.
         if self.total is None and not self.ids.issuperset(self.fetch(tail).ids):
-            return  # responses come in any order: a row moved from a late page to an early one
+            return
         self._finish(Proof.COMPLETE, request, request.size)
 
     def _read_plain(self, first: Page) -> Iterator[Page]:
@@ -217,18 +219,18 @@ class Pass:
         size = len(first.records)
         was_short = size < self.paging.size
         for request, page in self._pages_after(first, plain_pages(self.paging.size, self.max_rows)):
+            if self._is_past_end(request, page, was_short=was_short):
+                return self._finish(Proof.UNCONFIRMED, request, size)
             if page.rejection:
-                is_missing = page.rejection.status == HTTPStatus.NOT_FOUND
-                if is_missing or (was_short and self._is_past_end(request, page.rejection)):
-                    return self._finish(Proof.UNCONFIRMED, request, size)
                 raise DepthLimitError(len(self.ids), page.rejection)
             if not self.ids.isdisjoint(page.ids):
-                return None
+                return None  # torn: rows have moved
             self._add(page)
             yield page
-            if not page.ids or self._is_last(request.number * size):
+            was_short = len(page.ids) < size
+            if not page.ids or (was_short and self._is_last(request.number * size)):
                 return self._finish(Proof.UNCONFIRMED, request, size)
-            size, was_short = max(size, len(page.ids)), len(page.ids) < size
+            size = max(size, len(page.ids))
         return None
 
     def _pages_after(
@@ -255,10 +257,13 @@ class Pass:
             raise DepthLimitError(len(self.ids))
         self.proof = proof
 
-    def _is_past_end(self, request: PageRequest, rejection: RequestRejectedError) -> bool:
-        """Return whether a page after a short one is rejected as there is none, not as too deep."""
-        is_missing = rejection.status == HTTPStatus.NOT_FOUND
-        return is_missing or (self.total is None and request.end <= MAX_DEPTH)
+    def _is_past_end(self, request: PageRequest, page: Page, *, was_short: bool) -> bool:
+        """Return whether a page is rejected as the list ended before it, not as it is too deep."""
+        if page.rejection is None or page.rejection.status == HTTPStatus.NOT_FOUND:
+            return page.rejection is not None
+        if self.total is not None:
+            return self._rows_left <= 0
+        return was_short and request.end <= MAX_DEPTH
 
     def _is_last(self, end: int) -> bool:
         return self.total is not None and end >= self.total

@@ -62,19 +62,6 @@ def test_calls_in_flight_reach_the_limit_and_do_not_exceed_it(limit: int, expect
         thread.join(10)
 
 
-def test_limit_is_asked_again_after_each_result() -> None:
-    gate, limits = Gate(), iter([1, 4, 4])
-    with PrefetchPool() as pool:
-        gate.opened.set()
-        results = pool.ahead(gate.call, count(), lambda: next(limits))
-        assert next(results) == (0, 0)
-        wait_until(lambda: gate.items == [0])
-        gate.opened.clear()
-        in_thread(results)
-        wait_until(lambda: sorted(gate.items) == [0, 1, 2, 3, 4])
-        gate.opened.set()
-
-
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt("stop")])
 def test_error_of_a_call_is_raised_in_its_turn(error: BaseException) -> None:
     def fail_at_two(item: int) -> int:
@@ -110,18 +97,6 @@ def test_calls_that_are_not_needed_any_more_are_cancelled() -> None:
     for _ in pool.ahead(str, count(), lambda: 3):
         break
     assert [future.cancelled() for future in pool.futures] == [False, True, True]
-
-
-def test_cancelled_call_is_not_made() -> None:
-    gate = Gate()
-    with PrefetchPool() as pool:
-        for _ in range(MAX_IN_FLIGHT):
-            pool.submit(lambda: gate.call(0))
-        pool.submit(lambda: gate.call(1)).cancel()
-        last = pool.submit(lambda: gate.call(2))
-        gate.opened.set()
-        assert last.result(10) == 2
-    assert 1 not in gate.items
 
 
 def test_threads_end_with_the_pool_and_never_delay_the_end_of_the_program() -> None:

@@ -53,13 +53,10 @@ def test_windows_are_at_most_30_days_long_and_begin_15_days_apart(days: float, c
     windows = [[*map(datetime.fromisoformat, part.params.values())] for part in parts]
     assert all(timedelta() < end - start <= 30 * DAY for start, end in windows)
     assert all(14.9 * DAY < b[0] - a[0] <= 15 * DAY for a, b in pairwise(windows))
+    assert next(WINDOWS.slices(TimeRange(None, START))).start == EARLIEST_DATE
     if parts:
         assert windows[0][0] == START - 2 * SECOND
         assert windows[-1][1] == START + days * DAY + 2 * SECOND
-
-
-def test_windows_begin_with_the_earliest_date() -> None:
-    assert next(WINDOWS.slices(TimeRange(None, START))).start == EARLIEST_DATE
 
 
 @given(
@@ -74,19 +71,6 @@ def test_row_of_up_to_15_days_lies_in_a_window(start: float, length: float, mean
     if meaning == "overlaps":
         first, last = end, begin
     assert any(p.start and p.end and p.start <= first and last <= p.end for p in parts)
-
-
-@pytest.mark.parametrize(
-    ("record", "times"),
-    [
-        ({}, ("", "")),
-        ({"startTime": "b"}, ("b", "b")),
-        ({"startTime": "b", "endTime": "e"}, ("b", "e")),
-    ],
-)
-def test_missing_times_of_a_row_are_empty_or_equal(record: Any, times: tuple[str, str]) -> None:
-    assert WINDOWS.times(record) == times
-    assert Slicer().times(record) == ("", "")
 
 
 @pytest.mark.parametrize(
