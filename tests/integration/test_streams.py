@@ -139,18 +139,6 @@ def test_what_the_schema_does_not_hold_is_kept_and_logged_once(
     assert "yesterday" not in caplog.text
 
 
-def test_undeclared_fields_are_logged_in_a_short_printable_line(
-    sandbox: Sandbox, caplog: pytest.LogCaptureFixture
-) -> None:
-    row = {"id": "1", "\x1b[31m\n|": 1, "x" * 1000: 1} | {f"yak{i:02}": 1 for i in range(99)}
-    sandbox.envoy.rows["locations"] = [row]
-    caplog.set_level(logging.INFO, "tap-envoy")
-    read(sandbox.tap())
-    (line,) = [text for text in caplog.messages if "undeclared" in text]
-    assert line.endswith(f"`: [31m|, {'x' * 50}, yak00, {line.split('yak00, ')[1]}")
-    assert line.endswith(", yak17 and 81 more.")
-
-
 def test_one_nested_property_is_selected_alone(sandbox: Sandbox) -> None:
     sandbox.envoy.rows["locations"] = [ROW, {"id": "8", "address": None}]
 
