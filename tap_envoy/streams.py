@@ -45,19 +45,13 @@ def _schema(id_description: str, *properties: th.Property[Any]) -> dict[str, Any
     return th.PropertiesList(key, *properties, ADDITIONAL).to_dict()
 
 
-ADDITIONAL = th.Property(
+# Without `properties`: flattening would make no column of it.
+ADDITIONAL = _of(th.CustomType({"type": ["object", "null"], "additionalProperties": True}))(
     ADDITIONAL_FIELDS,
-    # Without `properties`: flattening would make no column of it.
-    th.CustomType({"type": ["object", "null"], "additionalProperties": True}),
-    description=(
-        "What Envoy sent beyond the other properties, under its own names, and values of an "
-        "unexpected type. Null if there is nothing. May hold personal data."
-    ),
+    "What Envoy sent beyond the other properties, under its own names, and values of an "
+    "unexpected type. Null if there is nothing. May hold personal data.",
 )
-PERSON = (
-    _string("name", "Name. Personal data."),
-    _string("email", "Email address. Personal data."),
-)
+PERSON = _string("name", "Name. Personal data."), _string("email", "Email. Personal data.")
 CUSTOM_FIELDS = _objects(
     "customFields",
     "Answers to the company's questions. Personal data.",
@@ -243,9 +237,8 @@ class ReservationsStream(EnvoyStream):
     path = "/reservations"
     scopes = ("reservations.read", "spaces.read")
     replication_key = "startTime"
-    # Envoy rejects windows of more than 30 days (documented). Whether a window holds what begins in
-    # it, overlaps it, or lies within it is unknown: windows that begin 15 days apart hold every
-    # reservation of up to 15 days in each case.
+    # Envoy rejects more than 30 days. Whether a window holds what begins in it, overlaps it or lies
+    # within it is unknown: windows that begin 15 days apart hold rows of up to 15 days in each case.
     slicer = Slicer(
         "startTime",
         start_param="startTime",
