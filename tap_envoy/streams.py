@@ -238,7 +238,7 @@ class ReservationsStream(EnvoyStream):
     scopes = ("reservations.read", "spaces.read")
     replication_key = "startTime"
     # Envoy rejects more than 30 days. Whether a window holds what begins in it, overlaps it or lies
-    # within it is unknown: windows that begin 15 days apart hold rows of up to 15 days in each case.
+    # within it is unknown: windows that begin 15 days apart hold rows of up to 15 days in any case.
     slicer = Slicer(
         "startTime",
         start_param="startTime",
