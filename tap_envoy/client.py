@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 from datetime import UTC, datetime, timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -50,6 +51,10 @@ if TYPE_CHECKING:
     from tap_envoy.writer import BufferedMessageWriter
 
 
+NUL_PROPERTY = re.compile(rb'"(\w+)"\s*:\s*"(?:[^"\\]|\\.)*?\\u0000')
+"""A property whose text contains U+0000, in JSON."""
+
+
 class EnvoyStream(RESTStream[int]):
     """A list endpoint of Envoy's v1 API. Subclasses declare what it is."""
 
@@ -81,6 +86,7 @@ class EnvoyStream(RESTStream[int]):
         self._run_start = datetime.fromtimestamp(tap.initialized_at / 1000, UTC)
         self._extracted_at = self._run_start
         self._conformer: RecordConformer | None = None  # while the stream is read
+        self._cleaned: set[str] = set()  # properties from which U+0000 was removed
         self.progress = StreamProgress(self.name, self.logger)
 
     @property
@@ -193,6 +199,8 @@ class EnvoyStream(RESTStream[int]):
             where = "Envoy (`api_url`)"
             raise connection_error(error, url, where=where, timeout=timeout) from None
         self.logger.debug("GET %s %s: HTTP %d", self.path, params, response.status_code)
+        if b"\\u0000" in response.content:
+            self._cleaned.update(name.decode() for name in NUL_PROPERTY.findall(response.content))
         try:
             return read_page(response, self.path, self.scopes, authenticator)
         except CredentialsRejectedError:
@@ -209,6 +217,8 @@ class EnvoyStream(RESTStream[int]):
         if names := conformer.mismatched_properties:
             text = "set values of an unexpected type to null"
             self.logger.warning("%s: %s, %s: %s.", self.name, text, fate, list_names(names))
+        if names := self._cleaned:
+            self.logger.warning("%s: removed U+0000 from: %s.", self.name, list_names(names))
 
     # Bookmarks
 

@@ -107,7 +107,7 @@ def test_scopes_are_those_of_the_selected_streams(sandbox: Sandbox) -> None:
 
 ROW = {
     "id": 7,
-    "name": "B\0x",
+    "name": '\\u0000 "B\0x',
     "capacityLimit": 12,
     "updatedAt": "yesterday",
     "address": {"line1": "x", "plusCode": "8FVC", "latitude": 12.5},
@@ -122,7 +122,7 @@ def test_what_the_schema_does_not_hold_is_kept_and_logged_once(
     caplog.set_level(logging.INFO, "tap-envoy")
     assert read(sandbox.tap())[2] == {
         "id": "2",
-        "name": "Bx",
+        "name": '\\u0000 "Bx',
         "capacityLimit": 12,
         "updatedAt": None,
         "address": {"line1": "x", "latitude": 12.5},
@@ -136,6 +136,7 @@ def test_what_the_schema_does_not_hold_is_kept_and_logged_once(
     undeclared = "undeclared fields, kept in `additionalFields`: address.plusCode, printerIds."
     mismatched = "set values of an unexpected type to null, kept in `additionalFields`: updatedAt."
     assert lines == {f"locations: {undeclared}": "INFO", f"locations: {mismatched}": "WARNING"}
+    assert "locations: removed U+0000 from: name." in caplog.messages
     assert "yesterday" not in caplog.text
 
 
