@@ -324,7 +324,7 @@ class EnvoyAuthenticator(OAuthAuthenticator):
                     self.auth_endpoint, data=body, headers=headers, timeout=timeout
                 )
         except REQUEST_ERRORS as error:
-            problem = connection_error(error, self.auth_endpoint, where=ENDPOINT, timeout=timeout)
+            problem = connection_error(error, self.auth_endpoint, ENDPOINT)
             if grant == "refresh" and body.tell():
                 # Refresh tokens are taken as single-use (inferred): this one may be spent.
                 raise GrantRefusedError(f"{problem} The refresh token may be used up.") from None

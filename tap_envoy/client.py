@@ -36,8 +36,8 @@ from tap_envoy.records import (
     normalize_timestamp,
     parse_time,
 )
-from tap_envoy.responses import REPORT, read_page
-from tap_envoy.slices import EARLIEST_DATE, Slicer, TimeRange
+from tap_envoy.responses import read_page
+from tap_envoy.slices import Slicer, TimeRange
 from tap_envoy.summary import StreamProgress
 
 if TYPE_CHECKING:
@@ -84,7 +84,6 @@ class EnvoyStream(RESTStream[int]):
         self._get_authenticator = authenticator
         self._writer = writer
         self._run_start = datetime.fromtimestamp(tap.initialized_at / 1000, UTC)
-        self._extracted_at = self._run_start
         self._conformer: RecordConformer | None = None  # while the stream is read
         self._cleaned: set[str] = set()  # properties from which U+0000 was removed
         self.progress = StreamProgress(self.name, self.logger)
@@ -152,7 +151,6 @@ class EnvoyStream(RESTStream[int]):
                     partial(self.logger.warning, "%s: %s", self.name),
                 )
                 for batch in reader.read(self._time_range()):
-                    self._extracted_at = datetime.now(UTC)
                     yield from map(conformer.finish, batch.records)
                     self._writer.flush()
                     if self._writer.record_error:
@@ -183,21 +181,15 @@ class EnvoyStream(RESTStream[int]):
         if conformer:
             for record in page.records:
                 conformer.conform(record)
-            if self._is_incremental and self.replication_key in conformer.mismatched_properties:
-                raise EnvoyError(
-                    f"Envoy returned a row whose `{self.replication_key}` is not a timestamp; "
-                    f"{REPORT}."
-                )
         return page
 
     def _request_page(self, params: Mapping[str, Any], resends: int = 0) -> Page:
         """Request a page once, and again with another token where the token is rejected."""
-        url, timeout, authenticator = self.get_url(None), self._session.timeout, self.authenticator
+        session, url, authenticator = self._session, self.get_url(None), self.authenticator
         try:
-            response = self._session.get(url, params=params, auth=authenticator, timeout=timeout)
+            response = session.get(url, params=params, auth=authenticator, timeout=session.timeout)
         except REQUEST_ERRORS as error:
-            where = "Envoy (`api_url`)"
-            raise connection_error(error, url, where=where, timeout=timeout) from None
+            raise connection_error(error, url, "Envoy (`api_url`)") from None
         self.logger.debug("GET %s %s: HTTP %d", self.path, params, response.status_code)
         if b"\\u0000" in response.content:
             self._cleaned.update(name.decode() for name in NUL_PROPERTY.findall(response.content))
@@ -243,9 +235,6 @@ class EnvoyStream(RESTStream[int]):
         start, text = max(starts, default=(None, "all rows"))
         if start:
             text = f"from {start:%Y-%m-%d} ({text})"
-        elif self._is_incremental:
-            earliest = f"from {EARLIEST_DATE.year}" if self.slicer.max_window else text
-            text = f"{earliest}; set `start_date` to shorten this"
         self.logger.info("%s: reading %s.", self.name, text)
         return TimeRange(start, self._run_start + timedelta(days=self.config["lookahead_days"]))
 
@@ -278,7 +267,7 @@ class EnvoyStream(RESTStream[int]):
         A record that nothing maps is passed on as it is, which saves a sixth of the processor time.
         """
         if self._is_passed_on:
-            yield RecordMessage(self.name, record, self._stream_version, self._extracted_at)
+            yield RecordMessage(self.name, record, self._stream_version, datetime.now(UTC))
             return
         try:
             yield from super()._generate_record_messages(record)

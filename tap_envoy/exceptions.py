@@ -23,7 +23,7 @@ from contextlib import suppress
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
 import msgspec
 import requests
@@ -43,9 +43,6 @@ MAX_NAMES = 20
 
 EXCERPT_LIMIT = 200
 """Characters of a response that an error message may quote."""
-
-TLS_FILES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSLKEYLOGFILE")
-"""Variables with files that `requests` and urllib3 open before they connect."""
 
 ESCAPED = re.compile(rb"(\\\\)|\\u0000")
 """An escaped backslash, in the group, or an escaped U+0000 in JSON."""
@@ -118,12 +115,11 @@ def decode_json(response: requests.Response) -> Any:
         content = ESCAPED.sub(rb"\1", content)
     with suppress(ValueError, RecursionError):
         return msgspec.json.decode(content)
-    try:
+    with suppress(ValueError, RecursionError):
         value = json.loads(content.decode("utf-8-sig", "replace"))
         text = json.dumps(value, ensure_ascii=False).encode("utf-16", "surrogatepass")
         return json.loads(text.decode("utf-16", "replace"))
-    except (ValueError, RecursionError):
-        return None
+    return None
 
 
 def list_names(names: Iterable[Any]) -> str:
@@ -177,7 +173,8 @@ CONNECTION_ERRORS: tuple[tuple[Any, str, type[EnvoyError | TransientError], str]
     )),
     ((rq.ProxyError, u3.NewConnectionError), "", NoConnectionError, NOT_CONNECTED),
     (OSError, "PEM|NO_CERT|suitable TLS|No such file|directory|denied", RunAbortedError, (
-        "A file for TLS cannot be used{reason}; check {files}."
+        "A file for TLS cannot be used{reason}; check the files that REQUESTS_CA_BUNDLE, "
+        "CURL_CA_BUNDLE and SSLKEYLOGFILE name."
     )),
     (ssl.SSLError, "connecting(?!.*EOF)", RunAbortedError, (
         f"{NO_TLS}check the setting, this machine's clock and any proxy in between."
@@ -188,7 +185,7 @@ CONNECTION_ERRORS: tuple[tuple[Any, str, type[EnvoyError | TransientError], str]
         "The response of {place} cannot be read{reason}; check any proxy in between."
     )),
     ((rq.Timeout, u3.ReadTimeoutError), "", TransientError, (
-        "No complete response from {place} in time (`request_timeout` is {timeout:g} s)."
+        "No complete response from {place} in time; if this persists, raise `request_timeout`."
     )),
     (Exception, "", TransientError, CLOSED),
 )  # fmt: skip
@@ -197,16 +194,13 @@ of the innermost error, after "connecting: " if nothing was sent.
 """
 
 
-def connection_error(
-    error: Exception, url: str, *, where: str, timeout: float
-) -> EnvoyError | TransientError:
+def connection_error(error: Exception, url: str, where: str) -> EnvoyError | TransientError:
     """Return the error to raise for one of `REQUEST_ERRORS`, whose text may hold a password.
 
     Args:
         error: What was raised.
         url: The URL of the request.
         where: What was requested, with its setting, such as "Envoy (`api_url`)".
-        timeout: The read timeout in seconds.
     """
     chain: list[BaseException] = [error]
     while inner := chain[-1].__cause__ or chain[-1].__context__:
@@ -220,17 +214,11 @@ def connection_error(
         for types, pattern, kind, text in CONNECTION_ERRORS
         if any(isinstance(e, types) for e in chain) and re.search(pattern, searched)
     )
-    host, reason, proxy = urlsplit(url).netloc.rpartition("@")[2], _reason(chain[-1]), _proxy(url)
-    files = [f"{name} ({os.environ[name]})" for name in TLS_FILES if os.environ.get(name)]
-    return kind(
-        text.format(
-            place=f"{where} at {host}{f' through the proxy in {proxy}' if proxy else ''}",
-            reason=f" ({reason})" if reason else "",
-            timeout=timeout,
-            proxy=proxy,
-            files=" and ".join(files) or "the Python installation",
-        )
-    )
+    reason, proxy = _reason(chain[-1]), _proxy(url)
+    place = f"{where} at {urlsplit(url).netloc.rpartition('@')[2]}"
+    if proxy:
+        place += f" through the proxy in {proxy}"
+    return kind(text.format(place=place, proxy=proxy, reason=f" ({reason})" if reason else ""))
 
 
 def _reason(cause: BaseException) -> str:
@@ -253,19 +241,15 @@ def _proxy(url: str) -> str:
 
 def redirect_host(response: requests.Response) -> str:
     """Return the host that a response redirects to, without the rest of its URL."""
-    try:
-        url = urlsplit(urljoin(response.url, response.headers["Location"]))
-    except (KeyError, ValueError):
-        return "another page"
-    return printable(url.netloc.rpartition("@")[2])
+    match = re.match(r"\w+://([^/?#]*@)?([^/?#]+)", response.headers.get("Location", ""))
+    return printable(match[2]) if match else "another page"
 
 
 def describe(error: BaseException) -> str:
     """Return the text of an `EnvoyError`; else the place in the tap, as the text may be private."""
     if isinstance(error, EnvoyError):
         return str(error)
-    frames = [(Path(x.filename), x.lineno) for x in traceback.extract_tb(error.__traceback__)]
-    own = [frame for frame in frames if frame[0].parent == Path(__file__).parent]
-    file, line = (own or frames)[-1]
-    where = f"{type(error).__name__} at {file.name}, line {line}"
+    frames = traceback.extract_tb(error.__traceback__)
+    frame = next((x for x in reversed(frames) if "tap_envoy" in x.filename), frames[-1])
+    where = f"{type(error).__name__} at {Path(frame.filename).name}, line {frame.lineno}"
     return f"Unexpected error ({where}); report this to the maintainers of the tap."

@@ -73,9 +73,7 @@ def read_page(
             text = f"Envoy rejected the request for {path} ({quoted}); {advice}."
             raise RequestRejectedError(text, status=status, detail=reason)
     if response.is_redirect:
-        host = redirect_host(response)
-        text = f"Envoy returned a redirect to {host} ({quoted}), which is not followed; {PROXY}."
-        raise EnvoyError(text)
+        quoted = f"a redirect to {redirect_host(response)} ({quoted})"
     raise EnvoyError(f"Envoy returned {quoted} instead of a list of rows; {PROXY}.")
 
 
@@ -100,4 +98,4 @@ def _parse_page(payload: Any, reason: str) -> Page:
             raise EnvoyError(f"Envoy returned a row without an `id`; {REPORT}.")
     meta = payload.get("meta")
     total = meta.get("total") if isinstance(meta, dict) else None
-    return Page(data, total if type(total) is int and total >= 0 else None)
+    return Page(data, total if type(total) is int else None)

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from tap_envoy.exceptions import EnvoyError
 from tap_envoy.tap import TapEnvoy
 from tests.conftest import Sandbox, read
 from tests.runner import ROOT, clean_environment
@@ -76,14 +75,16 @@ def test_start_date_bounds_the_first_run_and_the_lookback(
     assert len(found) <= len(expected) + 2
 
 
-def test_time_that_is_none_is_an_error_without_its_value(sandbox: Sandbox) -> None:
-    sandbox.envoy.rows["entries"][7]["signedInAt"] = "no time at all"
+def test_time_that_is_none_becomes_null_and_moves_no_bookmark(sandbox: Sandbox) -> None:
+    row, *others = sandbox.envoy.rows["entries"]
+    newest = max(other["signedInAt"] for other in others)
+    row["signedInAt"] = "no time at all"
     sandbox.envoy.quirks = Quirks(ignored={"sort", "signedInAtAfter"})
-    tap = sandbox.tap()
-    with pytest.raises(EnvoyError, match="`signedInAt` is not a timestamp") as caught:
-        read(tap, "entries")
-    assert "no time" not in str(caught.value)
-    assert bookmark_of(tap, "entries") is None
+    tap = sandbox.tap(start_date="2026-01-01")
+    (found,) = [record for record in read(tap, "entries") if record["id"] == row["id"]]
+    assert found["signedInAt"] is None
+    assert found["additionalFields"] == {"signedInAt": "no time at all"}
+    assert bookmark_of(tap, "entries") == newest
 
 
 # Failures

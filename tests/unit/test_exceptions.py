@@ -1,7 +1,6 @@
 """What messages quote of responses, and what is raised for a request without a response."""
 
 import json
-import os
 import socket
 import ssl
 import struct
@@ -17,11 +16,9 @@ import requests
 import trustme
 from hypothesis import given
 from hypothesis import strategies as st
-from urllib3.util import connection
 
 from tap_envoy.exceptions import (
     REQUEST_ERRORS,
-    TLS_FILES,
     EnvoyError,
     NoConnectionError,
     RunAbortedError,
@@ -35,6 +32,7 @@ from tests.unit.local_server import serve_socket, unused_port
 
 Failure = EnvoyError | TransientError
 
+TLS_FILES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSLKEYLOGFILE")
 NOW, DAY = datetime.now(UTC), timedelta(days=1)
 
 
@@ -110,7 +108,7 @@ def failure(url: str, timeout: float = 0.2) -> Failure:
         try:
             session.get(url, timeout=timeout)
         except REQUEST_ERRORS as error:
-            return connection_error(error, url, where="Envoy (`api_url`)", timeout=timeout)
+            return connection_error(error, url, "Envoy (`api_url`)")
     raise AssertionError
 
 
@@ -143,7 +141,7 @@ HEADERS = b"".join(b"X-%d: x\r\n" % n for n in range(101))
         (reset, TransientError, CLOSED),
         (send(OK + b"Content-Length: 9\r\n\r\nx"), TransientError, CLOSED),
         (send(OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nx"), TransientError, CLOSED),
-        (stall, TransientError, "in time (`request_timeout` is 0.2 s)"),
+        (stall, TransientError, "in time; if this persists, raise `request_timeout`"),
         (send(b"SSH-2.0-OpenSSH\r\n"), EnvoyError, UNREADABLE),
         (send(OK + HEADERS), EnvoyError, "(got more than 100 headers); check any"),
         (send(OK + b"Content-Encoding: gzip\r\n\r\n{}"), EnvoyError, UNREADABLE),
@@ -170,25 +168,14 @@ def test_connection_that_is_refused_is_named_with_the_host() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("place", "function", "raised", "part"),
-    [
-        (socket, "getaddrinfo", socket.gaierror(-2, "unknown"), "(unknown); check"),
-        (connection, "create_connection", TimeoutError("timed out"), "(timed out); check"),
-        (connection, "create_connection", PermissionError(1, "denied"), "(denied); check"),
-    ],
-)
-def test_network_failure_is_named(
-    monkeypatch: pytest.MonkeyPatch, place: Any, function: str, raised: OSError, part: str
-) -> None:
-    def fail(*_: object, **__: object) -> None:
-        raise raised
+def test_host_that_is_not_found_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
 
-    monkeypatch.setattr(place, function, fail)
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
     error = failure("http://nowhere.example/")
     assert type(error) is NoConnectionError
-    assert "Envoy (`api_url`) at nowhere.example" in str(error)
-    assert part in str(error)
+    assert "Envoy (`api_url`) at nowhere.example (Name or service not known)" in str(error)
 
 
 def test_invalid_host_aborts_the_run() -> None:
@@ -220,8 +207,8 @@ def test_handshake_that_fails_is_no_lost_response(
 
 
 @contextmanager
-def serve_tls(certificate: trustme.LeafCert, answer: bytes = b"") -> Iterator[str]:
-    """Serve one TLS connection, in which `answer` is sent unencrypted; yield the URL."""
+def serve_tls(certificate: trustme.LeafCert) -> Iterator[str]:
+    """Serve one TLS connection without a response; yield the URL."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     certificate.configure_cert(context)
 
@@ -229,7 +216,6 @@ def serve_tls(certificate: trustme.LeafCert, answer: bytes = b"") -> Iterator[st
         client, _ = listener.accept()
         with suppress(OSError), context.wrap_socket(client, server_side=True) as tls:
             tls.recv(65536)
-            os.write(tls.fileno(), answer)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=handshake, daemon=True)
@@ -273,29 +259,25 @@ def test_certificate_that_is_rejected_is_named_with_advice(part: str) -> None:
 
 
 @pytest.mark.usefixtures("_ca_file")
-@pytest.mark.parametrize("answer", [b"", b"\x17\x03\x03\x00\x30" + b"x" * 48])
-def test_tls_connection_that_breaks_after_the_request_is_a_lost_response(answer: bytes) -> None:
-    with serve_tls(CA.issue_cert("localhost"), answer) as url:
+def test_tls_connection_that_closes_after_the_request_is_a_lost_response() -> None:
+    with serve_tls(CA.issue_cert("localhost")) as url:
         error = failure(url, timeout=5)
     assert type(error) is TransientError
     assert CLOSED in str(error)
 
 
 @pytest.mark.parametrize(
-    ("variable", "name"),
-    [*((x, "none/file") for x in TLS_FILES), (TLS_FILES[0], "empty.pem"), (TLS_FILES[2], ".")],
+    ("variable", "name"), [*((x, "missing/file") for x in TLS_FILES), (TLS_FILES[0], "empty.pem")]
 )
 def test_tls_file_that_cannot_be_used_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: str, name: str
 ) -> None:
-    path = tmp_path / name
     (tmp_path / "empty.pem").touch()
-    monkeypatch.setenv(variable, str(path))
+    monkeypatch.setenv(variable, str(tmp_path / name))
     with serve_socket(stall) as url:
         error = failure(url.replace("http", "https"))
     assert type(error) is RunAbortedError
-    assert str(error).startswith("A file for TLS cannot be used")
-    assert str(error).endswith(f"; check {variable} ({path}).")
+    assert variable in str(error)
 
 
 # Proxies
