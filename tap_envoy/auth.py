@@ -89,6 +89,10 @@ class EnvoyApiKeyAuthenticator(APIKeyAuthenticator):
         """Return a sentence that names the authentication method."""
         return "Signing in with the Client API Key (`api_key`)."
 
+    def covers(self, _scopes: Iterable[str]) -> bool:
+        """Return True: a key has all scopes of its integration."""
+        return True
+
     def invalidate(self, _request: requests.PreparedRequest, *, resends: int = 0) -> bool:  # noqa: ARG002
         """Return False: a rejected key stays rejected."""
         return False
@@ -142,7 +146,6 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         self._token = Token()
         self._rejected: set[str] = set()
         self._failure: EnvoyError | None = None
-        self._company: str | None = None
         self._cache: TokenCache | None = None
         if path := config.get("token_cache"):
             # Without a username, the refresh token identifies the user.
@@ -183,7 +186,7 @@ class EnvoyAuthenticator(OAuthAuthenticator):
             executor.submit(self._sign_in).result()
         finally:
             executor.shutdown(wait=False)
-        return f"Signed in to company {self._company}." if self._company else "Signed in."
+        return "Signed in."
 
     def _sign_in(self) -> None:
         with self._lock:
@@ -195,6 +198,10 @@ class EnvoyAuthenticator(OAuthAuthenticator):
                 except EnvoyError as error:
                     self._failure = error
                     raise
+
+    def covers(self, scopes: Iterable[str]) -> bool:
+        """Return whether a token has these scopes, as far as that is known."""
+        return not self._password or set(scopes) <= set(self._scopes)
 
     def invalidate(self, request: requests.PreparedRequest, *, resends: int = 0) -> bool:
         """Return whether to send a request again whose access token was rejected: once.
@@ -240,8 +247,7 @@ class EnvoyAuthenticator(OAuthAuthenticator):
                     self._store(response, refresh_token)
                     return
             if not self._password:
-                # The code says that other scopes do not help.
-                raise GrantRefusedError(f"{refusal} {HOW_TO_REPLACE}", code="invalid_grant")
+                raise GrantRefusedError(f"{refusal} {HOW_TO_REPLACE}")
             if refusal:
                 self.logger.warning("%s Using the password grant instead.", refusal)
             self._store(self._password_grant())
@@ -261,8 +267,6 @@ class EnvoyAuthenticator(OAuthAuthenticator):
             self._cache.store(token)
         self._configured_refresh_token = ""
         self._use(token)
-        company = response.get("company_id")
-        self._company = company if isinstance(company, str) and company.isdecimal() else None
 
     def _use(self, token: Token) -> None:
         # A new set: other threads may be reading the old one.
@@ -299,8 +303,7 @@ class EnvoyAuthenticator(OAuthAuthenticator):
                 advice = f"`password` is enclosed in quotes: remove them, or {advice}"
             raise GrantRefusedError(
                 f"Envoy rejected the {grant} grant (HTTP {status})"
-                f"{excerpt(payload, self.secrets)}; {advice.format(scopes=self.oauth_scopes)}.",
-                code=code,
+                f"{excerpt(payload, self.secrets)}; {advice.format(scopes=self.oauth_scopes)}."
             )
         token = payload.get("access_token")
         if response.ok and isinstance(token, str) and re.fullmatch("[!-~]+", token):

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from tap_envoy.exceptions import (
-    EnvoyError,
-    GrantRefusedError,
-    RunAbortedError,
-    ScopeMissingError,
-)
+from tap_envoy.exceptions import EnvoyError, RunAbortedError, ScopeMissingError
 from tap_envoy.prefetch import PrefetchPool
 from tap_envoy.summary import count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
+    from tap_envoy.auth import Authenticator
     from tap_envoy.client import EnvoyStream
 
 
@@ -34,22 +29,18 @@ class Verdict(NamedTuple):
 
 
 def run_connection_test(
-    streams: Sequence[EnvoyStream], sign_in: Callable[[Sequence[EnvoyStream]], str]
+    streams: Sequence[EnvoyStream], authenticator: Authenticator
 ) -> tuple[list[str], bool]:
     """Sign in, and request each stream once.
-
-    Args:
-        streams: The streams to test.
-        sign_in: Signs in with the scopes of some streams; returns a sentence about it.
 
     Returns:
         Lines to print, and whether all selected streams can be read.
     """
     verdicts: list[Verdict] = []
     try:
-        sentence, tested = _sign_in(streams, sign_in)
+        sentence = authenticator.sign_in()
         with PrefetchPool() as pool:
-            verdicts = [verdict for _, verdict in pool.ahead(partial(_test, tested), streams)]
+            verdicts = [verdict for _, verdict in pool.ahead(_test, streams)]
         lines = [sentence, *map(str, verdicts)]
     except EnvoyError as error:  # the same for all streams
         lines = [f"{'failed':<10} {error}"]
@@ -58,23 +49,8 @@ def run_connection_test(
     return lines, all(stream in good for stream in streams if stream.selected)
 
 
-def _sign_in(
-    streams: Sequence[EnvoyStream], sign_in: Callable[[Sequence[EnvoyStream]], str]
-) -> tuple[str, Sequence[EnvoyStream]]:
-    """Return a sentence, and the streams for which there are scopes."""
-    selected = [stream for stream in streams if stream.selected]
-    try:
-        return sign_in(streams), streams
-    except GrantRefusedError as error:
-        # Perhaps of a stream that is not selected. A wrong password must not be repeated: it may
-        # lock the user out.
-        if error.code != "invalid_scope" or len(selected) == len(streams):
-            raise
-    return sign_in(selected), selected
-
-
-def _test(tested: Sequence[EnvoyStream], stream: EnvoyStream) -> Verdict:
-    if stream not in tested:
+def _test(stream: EnvoyStream) -> Verdict:
+    if not stream.authenticator.covers(stream.scopes):  # as it is not selected
         return Verdict(stream, "not tested")
     try:
         total = stream.fetch_page({}).total

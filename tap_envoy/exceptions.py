@@ -64,11 +64,7 @@ class CredentialsRejectedError(RunAbortedError):
 
 
 class GrantRefusedError(EnvoyError):
-    """Raised when a grant must not be sent again, with OAuth's `code` for the reason, if any."""
-
-    def __init__(self, message: str, *, code: str = "") -> None:
-        super().__init__(message)
-        self.code = code
+    """Raised when a grant must not be sent again."""
 
 
 class ScopeMissingError(EnvoyError):

@@ -32,7 +32,7 @@ from tap_envoy.summary import log_summary
 from tap_envoy.writer import BufferedMessageWriter, ShutdownError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
     from types import FrameType
 
 STREAM_LIST = "Streams:" + "".join(
@@ -103,11 +103,7 @@ class TapEnvoy(Tap):
     @cached_property
     def authenticator(self) -> Authenticator:
         """The authenticator of the run, with the scopes of the selected streams."""
-        return self.authenticator_for(self.selected_streams)
-
-    def authenticator_for(self, streams: Iterable[EnvoyStream]) -> Authenticator:
-        """Return an authenticator with the scopes of these streams."""
-        scopes = [scope for stream in streams for scope in stream.scopes]
+        scopes = [scope for stream in self.selected_streams for scope in stream.scopes]
         return create_authenticator(self.config, scopes, self.session)
 
     # Streams, catalog, state
@@ -264,13 +260,8 @@ class TapEnvoy(Tap):
         tap = cls._from_options(ctx.params["config"], catalog=catalog)
         tap.session.timeout = min(tap.session.timeout, TEST_TIMEOUT)
         tap.session.retry_policy = RetryPolicy(max_time=0)
-
-        def sign_in(streams: Sequence[EnvoyStream]) -> str:
-            tap.authenticator = tap.authenticator_for(streams)
-            return tap.authenticator.sign_in()
-
         streams = tap.selected_streams if catalog else tap.envoy_streams
-        lines, is_successful = run_connection_test(streams, sign_in)
+        lines, is_successful = run_connection_test(streams, tap.authenticator)
         click.echo("\n".join(lines))
         ctx.exit(0 if is_successful else 1)
 

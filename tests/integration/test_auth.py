@@ -201,9 +201,8 @@ def test_refused_grant_says_what_to_check(
     authenticator = setup.authenticator() if grant == "password" else setup.refreshing()
     quoted = ", ".join(filter(None, [code, "Some reason"]))
     text = f"Envoy rejected the {grant} grant (HTTP {status}): “{quoted}”; {advice}"
-    with pytest.raises(GrantRefusedError, match=f"^{re.escape(text)}") as raised:
+    with pytest.raises(GrantRefusedError, match=f"^{re.escape(text)}"):
         authenticator.sign_in()
-    assert raised.value.code == (code if grant == "password" else "invalid_grant")
     assert len(setup.envoy.requests) == 1
 
 
