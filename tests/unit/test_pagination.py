@@ -27,13 +27,14 @@ from tests.unit.simulated_endpoint import ShuffledPool
 def test_overlapping_pages_are_those_that_reach_furthest() -> None:
     pages = [(page.number, page.size) for page in islice(overlapping_pages(100, None), 10)]
     assert pages == [*((n, 101 - n) for n in range(2, 11)), (10, 100)]
+    assert [*overlapping_pages(100, 198)] == [PageRequest(2, 99)]
 
 
 @given(size=st.integers(1, 250), depth=st.none() | st.integers(1, 12_000))
 def test_overlapping_pages_leave_no_row_out(size: int, depth: int | None) -> None:
     pages = [
         PageRequest(1, size),
-        *islice(overlapping_pages(size, depth), 3000 if size < 11 else 99),
+        *islice(overlapping_pages(size, depth), 3000 if size < 11 else 40),
     ]
     for before, page in pairwise(pages):
         assert page.end - page.size <= before.end - (size > 10) < page.end <= (depth or page.end)
@@ -263,7 +264,7 @@ def test_rejected_page_before_the_end_is_too_deep(
 
 @pytest.mark.parametrize("is_empty", [True, False])
 @pytest.mark.parametrize("hidden", [0, 10])
-@pytest.mark.parametrize("total", [None, MAX_DEPTH, 10_050, 10_300])
+@pytest.mark.parametrize("total", [None, MAX_DEPTH, 10_050])
 @pytest.mark.parametrize("can_overlap", [True, False])
 def test_cap_is_not_the_end(
     hidden: int, total: int | None, *, is_empty: bool, can_overlap: bool
@@ -277,7 +278,7 @@ def test_cap_is_not_the_end(
         return [row for row in rows if row < MAX_DEPTH and not (hidden and row % hidden == 5)]
 
     endpoint.serve = serve
-    with pytest.raises(DepthLimitError):
+    with pytest.raises(DepthLimitError, match=r"may have more(: “no”)?; report this"):
         endpoint.read()
 
 
@@ -311,7 +312,7 @@ def test_list_without_a_total_is_read_up_to_the_limit(*, can_overlap: bool) -> N
     [
         (37, None, True),
         (130, None, True),
-        (99, 99, True),
+        (130, 130, True),
         (37, 38, False),
         (100, None, False),
         (250, None, False),
