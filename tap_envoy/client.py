@@ -84,6 +84,7 @@ class EnvoyStream(RESTStream[int]):
         self._get_authenticator = authenticator
         self._writer = writer
         self._run_start = datetime.fromtimestamp(tap.initialized_at / 1000, UTC)
+        self._extracted_at = self._run_start
         self._conformer: RecordConformer | None = None  # while the stream is read
         self._cleaned: set[str] = set()  # properties from which U+0000 was removed
         self.progress = StreamProgress(self.name, self.logger)
@@ -151,6 +152,7 @@ class EnvoyStream(RESTStream[int]):
                     partial(self.logger.warning, "%s: %s", self.name),
                 )
                 for batch in reader.read(self._time_range()):
+                    self._extracted_at = datetime.now(UTC)
                     yield from map(conformer.finish, batch.records)
                     self._writer.flush()
                     if self._writer.record_error:
@@ -267,7 +269,7 @@ class EnvoyStream(RESTStream[int]):
         A record that nothing maps is passed on as it is, which saves a sixth of the processor time.
         """
         if self._is_passed_on:
-            yield RecordMessage(self.name, record, self._stream_version, datetime.now(UTC))
+            yield RecordMessage(self.name, record, self._stream_version, self._extracted_at)
             return
         try:
             yield from super()._generate_record_messages(record)
