@@ -117,17 +117,6 @@ def test_failed_stream_keeps_the_bookmark_of_its_last_complete_window(sandbox: S
     assert len(found) < len(rows)
 
 
-def test_activate_version_follows_only_what_is_complete(sandbox: Sandbox) -> None:
-    sandbox.envoy.script("/v1/employees", *[ScriptedResponse(403, b"")] * 9)
-    catalog = sandbox.write_catalog("employees", "locations")
-    run = sandbox.run_tap(*catalog, emit_activate_version_messages=True)
-    run.assert_failed("Failed: employees")
-    kinds = [(m["type"], m["stream"]) for m in run.messages if m["type"] != "STATE"]
-    assert ("ACTIVATE_VERSION", "employees") not in kinds
-    assert kinds[-1] == ("ACTIVATE_VERSION", "locations")
-    assert kinds[-2] == ("RECORD", "locations")
-
-
 def test_killed_run_goes_on_from_its_last_complete_window(sandbox: Sandbox) -> None:
     first = datetime.now(UTC) - timedelta(days=400)
     rows = sandbox.envoy.rows["reservations"] = reservations(3_000, first, hours=3)

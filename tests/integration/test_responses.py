@@ -134,25 +134,6 @@ def test_missing_scope_is_named_with_advice_for_the_credentials(sandbox: Sandbox
 # A run
 
 
-@pytest.mark.parametrize("status", [403, 500])
-def test_failed_stream_is_named_and_the_others_are_read(sandbox: Sandbox, status: int) -> None:
-    sandbox.envoy.script("/v1/employees", *[ScriptedResponse(status, {"message": "why"})] * 99)
-    catalog = sandbox.write_catalog("companies", "employees", "entries", "locations")
-    run = sandbox.run_tap(*catalog)
-    run.assert_failed("Failed: employees (1 of 4 streams): Envoy ", f"HTTP {status}: “why”")
-    assert len(run.records("locations")) == 250
-    assert len(run.records("entries")) == 320
-    assert run.records("employees") == []
-    assert run.state["bookmarks"]["entries"]["replication_key_value"]
-
-
-def test_aborted_run_starts_no_further_stream(sandbox: Sandbox) -> None:
-    sandbox.envoy.script("/v1/companies", ScriptedResponse(401, {"message": "why"}))
-    run = sandbox.run_tap(*sandbox.write_catalog(*RESOURCES))
-    run.assert_failed("Failed: companies, ", "HTTP 401: “why”", "check `api_key`")
-    assert len(sandbox.envoy.requests) == 1
-
-
 # What is never shown
 
 

@@ -128,8 +128,6 @@ def reset(client: socket.socket) -> None:
 
 
 CLOSED = "was closed before the response was complete"
-
-
 UNREADABLE = "cannot be read; check any proxy"
 HEADERS = b"".join(b"X-%d: x\r\n" % n for n in range(101))
 
@@ -166,16 +164,6 @@ def test_connection_that_is_refused_is_named_with_the_host() -> None:
         f"Cannot connect to Envoy (`api_url`) at 127.0.0.1:{port} (Connection refused); check the "
         "setting, network, proxy and firewall."
     )
-
-
-def test_host_that_is_not_found_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise socket.gaierror(-2, "Name or service not known")
-
-    monkeypatch.setattr(socket, "getaddrinfo", fail)
-    error = failure("http://nowhere.example/")
-    assert type(error) is NoConnectionError
-    assert "Envoy (`api_url`) at nowhere.example (Name or service not known)" in str(error)
 
 
 def test_invalid_host_aborts_the_run() -> None:
