@@ -131,9 +131,6 @@ def test_missing_scope_is_named_with_advice_for_the_credentials(sandbox: Sandbox
     assert "a refresh token keeps the scopes" in texts[1]
 
 
-# A run
-
-
 # What is never shown
 
 

@@ -228,3 +228,22 @@ def test_session_keeps_connections_open_but_a_fresh_one_has_none() -> None:
         with session.fresh() as fresh:
             fresh.get(url)
     assert ports[0] == ports[1] != ports[2]
+
+
+def test_session_uses_the_proxy_of_the_environment_except_for_no_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paths: list[str] = []
+
+    def answer(request: Received) -> Reply:
+        paths.append(request.path)
+        return Reply()
+
+    with serve(answer) as url, EnvoySession(RateLimiter(1000)) as session:
+        for name, value in (("http_proxy", url), ("no_proxy", "127.0.0.1")):
+            monkeypatch.setenv(name, value)
+        session.get("http://api.example/first")
+        session.get("http://api.example/second")
+        with session.fresh() as fresh:
+            fresh.get(f"{url}/token")
+    assert paths == ["http://api.example/first", "http://api.example/second", "/token"]
