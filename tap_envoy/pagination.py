@@ -97,7 +97,7 @@ class Paging:
 
     size: int
     can_overlap: bool = True
-    largest: int = 4
+    largest: int = 8
 
 
 def plain_pages(size: int, max_rows: int | None) -> Iterator[PageRequest]:
@@ -169,7 +169,7 @@ class Pass:
         self._add(first)
         yield first
         size = len(first.records)
-        is_much_shorter = size <= self.paging.largest // 2
+        is_much_shorter = size <= self.paging.largest // 4
         is_all = is_much_shorter if first.total is None else first.total == size < self.paging.size
         if not size or is_all:
             self.proof = Proof.COMPLETE

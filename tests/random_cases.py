@@ -74,12 +74,13 @@ def random_case(rng: random.Random, *, max_quirks: int = 4, max_changes: int = 1
         starts = (None, *(data.START + timedelta(minutes=minutes) for minutes in (30, 6000)))
     if stream == "reservations":  # hundreds of windows, where there is no start
         starts = (None, *(datetime.now(UTC) - timedelta(days=days) for days in (20, 50, 70)))
+    quirks = random_quirks(rng, stream, max_quirks)
     return Case(
         stream,
         rows_of(stream, rng.choice(ROW_COUNTS), minutes=rng.choice((30, 60))),
-        random_quirks(rng, stream, max_quirks),
+        quirks,
         tuple(random_change(rng, stream) for _ in range(rng.randint(0, max_changes))),
-        page_size=rng.choice((100, 100, 50, 20, 7)),
+        page_size=rng.choice((100, 100, 50, 20, 20 if quirks.hidden else 7)),  # no hidden pages
         start=rng.choice(starts),
         in_flight=rng.choice((1, 3, 8)),
         seed=rng.randint(0, 999),

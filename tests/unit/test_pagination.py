@@ -107,8 +107,8 @@ def test_quiet_list_takes_few_requests(count: int, without_total: int, with_tota
         assert len(endpoint.requests) == requests
 
 
-@pytest.mark.parametrize(("count", "requests"), [(50, 1), (51, 4)])
-def test_page_is_a_list_if_it_is_at_most_half_of_the_largest(count: int, requests: int) -> None:
+@pytest.mark.parametrize(("count", "requests"), [(25, 1), (26, 4)])
+def test_page_is_a_list_if_it_is_a_quarter_of_the_largest(count: int, requests: int) -> None:
     endpoint = Endpoint(100)
     endpoint.read()
     endpoint.rows = [*range(count)]
