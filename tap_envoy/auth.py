@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import re
-import threading
 import time
 from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from singer_sdk.authenticators import APIKeyAuthenticator, OAuthAuthenticator
 from typing_extensions import override
-from urllib3.filepost import encode_multipart_formdata
 
-from tap_envoy.config import QUOTED
 from tap_envoy.exceptions import (
     REQUEST_ERRORS,
     EnvoyError,
     GrantRefusedError,
+    NoConnectionError,
     RunAbortedError,
     TransientError,
     connection_error,
@@ -49,15 +45,11 @@ EXPIRY_MARGIN = 300.0
 
 ENDPOINT = "the token endpoint (`token_url`)"
 
-REFUSALS = {HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
-"""What the token endpoint returns, with JSON, for wrong credentials; only 401 was seen."""
-
 ADVICE = {
     "invalid_client": "check `client_id` and `client_secret`",
-    "unauthorized_client": "check `client_id` and `client_secret`",
     "password invalid_grant": (
-        "check `username` and `password`; the API user must be able to sign in with a password, "
-        "without single sign-on"
+        "check `username` and `password` (no quotes around it); the API user must be able to sign "
+        "in with a password, without single sign-on"
     ),
     "password invalid_scope": (
         "requested scopes: {scopes}; add the missing ones to the integration in Envoy's Dev "
@@ -142,10 +134,12 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         self.secrets = (secrets | {self._configured_refresh_token}) - {""}
         self._envoy_session = session
         self._now = now
-        self._lock = threading.Lock()
+        # A thread that no signal interrupts, and which Python awaits at exit: a stopped run stores
+        # a token that may replace a single-use one. All other threads wait for it.
+        self._executor = ThreadPoolExecutor(1)
         self._token = Token()
         self._rejected: set[str] = set()
-        self._failure: EnvoyError | None = None
+        self._failure: RunAbortedError | None = None
         self._cache: TokenCache | None = None
         if path := config.get("token_cache"):
             # Without a username, the refresh token identifies the user.
@@ -166,10 +160,7 @@ class EnvoyAuthenticator(OAuthAuthenticator):
             RunAbortedError: If no token can be obtained; the same in all later calls.
         """
         if not self.is_token_valid():
-            try:
-                self.sign_in()
-            except EnvoyError as error:
-                raise RunAbortedError(str(error)) from None
+            self.sign_in()
         request.headers["Authorization"] = self._authorization
         return request
 
@@ -177,27 +168,19 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         """Get a valid access token, once for all threads; return a sentence about it.
 
         Raises:
-            EnvoyError: If no token can be obtained; the same in all later calls.
+            RunAbortedError: If no token can be obtained; the same in all later calls.
         """
-        # In a thread that no signal interrupts, and which Python awaits at exit: a stopped run
-        # stores a token that may replace a single-use one.
-        executor = ThreadPoolExecutor(1)
-        try:
-            executor.submit(self._sign_in).result()
-        finally:
-            executor.shutdown(wait=False)
+        self._executor.submit(self._sign_in).result()
         return "Signed in."
 
     def _sign_in(self) -> None:
-        with self._lock:
-            if self._failure:
-                raise self._failure
-            if not self.is_token_valid():
-                try:
-                    self.update_access_token()
-                except EnvoyError as error:
-                    self._failure = error
-                    raise
+        if not self._failure and not self.is_token_valid():
+            try:
+                self.update_access_token()
+            except EnvoyError as error:
+                self._failure = RunAbortedError(str(error))
+        if self._failure:
+            raise self._failure
 
     def covers(self, scopes: Iterable[str]) -> bool:
         """Return whether a token has these scopes, as far as that is known."""
@@ -256,7 +239,6 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         """Use the tokens of a response, and put them into the cache."""
         lifetime, newest = response.get("expires_in"), response.get("refresh_token")
         seconds = lifetime if isinstance(lifetime, int | float) and lifetime > 0 else LIFETIME
-        seconds = min(seconds, 365 * LIFETIME)  # so that no arithmetic can overflow
         token = Token(
             access_token=response["access_token"],
             renew_at=self._now() + seconds - min(EXPIRY_MARGIN, seconds / 10),
@@ -296,11 +278,9 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         response = self._envoy_session.retry(partial(self._send, grant, form, headers), self.logger)
         payload, status = decode_json(response), response.status_code
         payload = payload if isinstance(payload, dict) else {}
-        if status in REFUSALS and payload:
+        if status in {400, 401, 403} and payload:  # only 401 was seen (inferred)
             code = str(payload.get("error", ""))
             advice = ADVICE.get(f"{grant} {code}") or ADVICE.get(code) or ADVICE[grant]
-            if grant == "password" and QUOTED.fullmatch(self._password):
-                advice = f"`password` is enclosed in quotes: remove them, or {advice}"
             raise GrantRefusedError(
                 f"Envoy rejected the {grant} grant (HTTP {status})"
                 f"{excerpt(payload, self.secrets)}; {advice.format(scopes=self.oauth_scopes)}."
@@ -317,18 +297,15 @@ class EnvoyAuthenticator(OAuthAuthenticator):
 
     def _send(self, grant: str, form: dict[str, str], headers: dict[str, str]) -> requests.Response:
         """Send a grant once; raise `TransientError` if it may be sent again."""
-        content, content_type = encode_multipart_formdata(form)
-        body = io.BytesIO(content)  # its position shows whether it was sent
-        headers = {**headers, "Content-Type": content_type}
-        timeout = self._envoy_session.timeout
+        url, timeout = self.auth_endpoint, self._envoy_session.timeout
+        fields = {name: (None, value) for name, value in form.items()}  # multipart/form-data
         try:
             with self._envoy_session.fresh() as session:
-                response = session.post(
-                    self.auth_endpoint, data=body, headers=headers, timeout=timeout
-                )
+                response = session.post(url, files=fields, headers=headers, timeout=timeout)
         except REQUEST_ERRORS as error:
-            problem = connection_error(error, self.auth_endpoint, ENDPOINT)
-            if grant == "refresh" and body.tell():
+            problem = connection_error(error, url, ENDPOINT)
+            was_sent = not isinstance(problem, NoConnectionError | RunAbortedError)
+            if grant == "refresh" and was_sent:
                 # Refresh tokens are taken as single-use (inferred): this one may be spent.
                 raise GrantRefusedError(f"{problem} The refresh token may be used up.") from None
             raise problem from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import threading
 import time
@@ -25,9 +24,6 @@ T = TypeVar("T")
 
 MAX_RETRY_AFTER = 300.0
 """Seconds to which a longer `Retry-After` is cut."""
-
-MANY_RATE_LIMITED = 3
-"""Responses with HTTP 429 in a run from which on another program is suspected."""
 
 OTHER_PROGRAM = " Another program may be using the same credentials; see `requests_per_second`."
 
@@ -121,7 +117,6 @@ class EnvoySession(requests.Session):
         self.rate_limiter = rate_limiter
         self.timeout = timeout
         self.retry_policy = retry_policy
-        self._rate_limited = 0
         self._environment: Any = None
 
     def fresh(self) -> EnvoySession:
@@ -157,17 +152,17 @@ class EnvoySession(requests.Session):
             RunAbortedError: If there was no connection to the end.
             EnvoyError: If another transient error remained.
         """
-        policy, limiter, start = self.retry_policy, self.rate_limiter, None
-        for number in itertools.count(1):
+        policy, limiter = self.retry_policy, self.rate_limiter
+        start, number = None, 0
+        while True:
+            number += 1
             try:
                 return attempt()
             except TransientError as error:
                 now, text = limiter.clock(), str(error)
                 start = now if start is None else start
                 is_limit = error.status == HTTPStatus.TOO_MANY_REQUESTS
-                self._rate_limited += is_limit
-                if is_limit and self._rate_limited >= MANY_RATE_LIMITED:
-                    text += OTHER_PROGRAM
+                text += OTHER_PROGRAM if is_limit else ""
                 if error.retry_after and error.retry_after > MAX_RETRY_AFTER:
                     text += f" The server asked to wait {error.retry_after:g} s."
                 if now - start >= policy.max_time:
@@ -180,7 +175,6 @@ class EnvoySession(requests.Session):
                 if is_limit or error.retry_after:
                     limiter.pause(wait)
                 limiter.sleep(wait)
-        raise AssertionError
 
 
 def parse_retry_after(response: requests.Response) -> float | None:

@@ -46,7 +46,7 @@ def test_settings_dotenv_in_the_current_folder_is_read(sandbox: Sandbox, tmp_pat
 def test_settings_password_in_quotes_that_is_rejected_gets_a_hint(sandbox: Sandbox) -> None:
     login = sandbox.login | {"password": f"'{sandbox.envoy.password}'"}
     run = sandbox.run_tap(**login)
-    run.assert_failed("; `password` is enclosed in quotes: remove them, or check `username`")
+    run.assert_failed("`password` (no quotes around it)")
 
 
 def test_settings_missing_file_is_named(tmp_path: Path) -> None:

@@ -56,7 +56,8 @@ def test_retry_after_pauses_all_requests_and_is_logged_once(
     tap.session.retry_policy = POLICY
     assert ids(read(tap, "entries")) == sandbox.envoy.stable_ids("entries")
     (line,) = [line for line in caplog.messages if "Retrying" in line]
-    assert "HTTP 429: “slow down”. Retrying in 1.0 s" in line
+    assert "HTTP 429: “slow down”. Another program" in line
+    assert "Retrying in 1.0 s" in line
     times = [request.time for request in sandbox.envoy.requests_for(LIST)]
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert max(gaps) > 0.7  # no request in the meantime

@@ -74,8 +74,6 @@ def test_home_directory_is_expanded(path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("HOME", str(path.parent))
     store("~/tokens.json")
     assert load(path) == TOKEN
-    with pytest.raises(RunAbortedError, match="`token_cache`: the home directory"):
-        cache("~no-such-user/tokens.json")
 
 
 def test_files_and_new_folders_are_private(tmp_path: Path) -> None:
@@ -184,8 +182,7 @@ def test_entry_of_any_content_is_loaded_or_replaced(path: Path, content: Any) ->
         (key,) = json.loads(path.read_text())
         content = json.dumps({key: content, "other": 1}).encode("utf-8", "surrogatepass")
     path.write_bytes(content)
-    token = load(path)
-    assert token is None or (token.access_token + token.refresh_token).isascii()
+    load(path)
     store(path)
     assert load(path) == TOKEN
 
