@@ -10,6 +10,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from singer_sdk import RESTStream
+from singer_sdk.helpers._catalog import get_selected_schema
 from singer_sdk.helpers.conform import TypeConformanceLevel
 from singer_sdk.helpers.types import Context, Record  # noqa: TC002
 from singer_sdk.mapper import SameRecordTransform
@@ -136,7 +137,7 @@ class EnvoyStream(RESTStream[int]):
         """
         self.progress.begin()
         conformer = self._conformer = RecordConformer(
-            self.stream_maps[0].raw_schema,  # of what is selected
+            get_selected_schema(self.name, self.effective_schema, self.mask),
             declared=[self.schema, self.effective_schema],
             kept=[name for name in (self.slicer.time_field, self.slicer.end_field) if name],
             complete_levels=self._complete_levels,

@@ -67,7 +67,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     (folder / "output").mkdir()
     plugins = yaml.safe_load(block("With Meltano", "yaml"))["plugins"]
     (tap,) = plugins["extractors"]
-    tap["pip_url"] = str(ROOT)
+    tap["pip_url"] = f"-e {ROOT}"  # `uv` would install a wheel that it built earlier
     tap["config"]["start_date"] = "2024-01-01"
     tap["config"] |= yaml.safe_load(block("Personal data", "yaml"))
     tap["select"] += ["invites.*"]
@@ -129,7 +129,7 @@ def test_demo_command_of_the_readme_writes_locations_without_a_warning(tmp_path:
     """What it runs: the project's own `meltano.yml`, against the sandbox."""
     text = (ROOT / "meltano.yml").read_text(encoding="utf-8")
     assert "pip_url: -e ." in text
-    project = text.replace("pip_url: -e .", f"pip_url: {ROOT}")
+    project = text.replace("pip_url: -e .", f"pip_url: -e {ROOT}")
     (tmp_path / "meltano.yml").write_text(project, encoding="utf-8")
     (tmp_path / "output").mkdir()
     envoy = Envoy()
