@@ -97,6 +97,7 @@ def read(tap: TapEnvoy, stream: str = "locations") -> list[dict[str, Any]]:
     Raises:
         EnvoyError: If the stream cannot be read to its end.
     """
+    tap.streams[stream].selected = True
     return [dict(row) for row in tap.streams[stream].request_records(None)]  # type: ignore[attr-defined]
 
 

@@ -50,7 +50,7 @@ def serve(envoy: Envoy | Stage, certificate: Path | None = None) -> Iterator[str
         yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
-        thread.join()
+        thread.join(timeout=5)  # a connection that its client has left may keep it alive
         listener.close()
 
 
