@@ -216,8 +216,7 @@ class Pass:
 
     def _read_plain(self, first: Page) -> Iterator[Page]:
         """Yield the pages after the first, while none has a row that is known already."""
-        size = len(first.records)
-        was_short = size < self.paging.size
+        size, was_short = len(first.records), False
         for request, page in self._pages_after(first, plain_pages(self.paging.size, self.max_rows)):
             if self._is_past_end(request, page, was_short=was_short):
                 return self._finish(Proof.UNCONFIRMED, request, size)
