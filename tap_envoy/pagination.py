@@ -239,7 +239,7 @@ class Pass:
         size = len(first.records)
         ahead = self.pool.ahead(self.fetch, plan, lambda: -(-self._rows_left // size))
         for number, (request, page) in enumerate(ahead):
-            if number == 0 and page.ids[:1] == first.ids[:1]:
+            if number == 0 and page.ids[:2] == first.ids[:2]:
                 is_limit = size in {*COMMON_LIMITS, self.paging.size}
                 if is_limit if self.total is None else size < self.total:
                     break
