@@ -30,7 +30,7 @@ def test_successful_run_prints_few_lines(sandbox: Sandbox) -> None:
     assert [line for line in lines if "additionalFields" not in line] == [
         lines[0],
         "Requesting an access token with the password grant.",
-        "Signed in to company 10000.",
+        "Signed in.",
         "entries: reading from 2024-01-01 (`start_date`).",
         f"entries: 320 rows in _ s (_ requests, 1 retry), bookmark {newest}.",
         "flows: reading all rows.",
