@@ -40,7 +40,7 @@ STREAM_LIST = "Streams:" + "".join(
 )
 """The streams with their descriptions, for `--help` and `--about`."""
 
-TEST_HELP = "Sign in, request each stream once (or those of --catalog), and print which are readable."
+TEST_HELP = "Sign in, request each stream once (or those of --catalog), and print what can be read."
 
 TEST_TIMEOUT = 10.0
 """Seconds that `--test` waits for a response."""
