@@ -11,9 +11,10 @@ import os
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import click
 from dotenv import dotenv_values
 from jsonschema import Draft202012Validator, FormatChecker, validators
 from jsonschema.exceptions import best_match
@@ -96,15 +97,18 @@ CONFIG_SCHEMA = th.PropertiesList(
 ).to_dict()  # fmt: skip
 
 
-def read_json(option: str, file: IO[str]) -> dict[str, Any]:
-    """Return the JSON object in the file of an option such as `--state`.
+def read_json(option: str, path: str) -> dict[str, Any]:
+    """Return the JSON object in the file that an option such as `--state` names.
 
     Raises:
         EnvoyError: If there is none; the text is not repeated.
     """
-    name = printable(file.name, 300)
+    name = printable(path, 300)
     try:
-        value = json.loads(file.read())
+        with click.open_file(path, encoding="utf-8-sig") as file:
+            value = json.load(file)
+    except OSError as error:
+        raise EnvoyError(f"{option}: cannot read {name} ({error.strerror}).") from None
     except (RecursionError, ValueError) as error:
         reason = error if isinstance(error, json.JSONDecodeError) else "not UTF-8, or too deep"
         raise EnvoyError(f"{option}: {name} is not valid JSON ({reason}).") from None

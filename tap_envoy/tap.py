@@ -8,8 +8,7 @@ import sys
 import time
 from copy import deepcopy
 from functools import cached_property
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 from singer_sdk import Tap
@@ -24,7 +23,7 @@ from tap_envoy.catalog import check_catalog, parse_catalog, unwrap_state
 from tap_envoy.client import EnvoyStream
 from tap_envoy.config import CONFIG_SCHEMA, load_config, read_json
 from tap_envoy.connection import run_connection_test
-from tap_envoy.exceptions import EnvoyError, describe, list_names
+from tap_envoy.exceptions import describe, list_names
 from tap_envoy.session import EnvoySession, RateLimiter, RetryPolicy
 from tap_envoy.stream_maps import check_stream_maps, register_streams
 from tap_envoy.streams import STREAMS
@@ -215,25 +214,34 @@ class TapEnvoy(Tap):
         cls,
         *,
         config: Any = None,
-        state: IO[str] | None = None,
-        catalog: IO[str] | None = None,
+        state: Any = None,
+        catalog: Any = None,
+        test: str = CliTestOptionValue.Disabled.value,
         **about: Any,
     ) -> None:
-        """Run the tap, and exit with the exit code of `run`."""
+        """Run or test the tap, and exit with the exit code."""
         super(Tap, cls).invoke(**about)
-        cls.print_version(print_fn=cls.logger.info)
-        sys.exit(cls._from_options(config, state=state, catalog=catalog).run())
-
-    @classmethod
-    def _from_options(
-        cls, config: Any, *, state: IO[str] | None = None, catalog: IO[str] | None = None
-    ) -> TapEnvoy:
-        return cls(
+        tap = cls(
             config=config.config,
             parse_env_config=config.parse_env,
-            state=read_json("--state", state) if state else None,
-            catalog=read_json("--catalog", catalog) if catalog else None,
+            state=None if state is None else read_json("--state", state),
+            catalog=None if catalog is None else read_json("--catalog", catalog),
         )
+        if test == CliTestOptionValue.Schema.value:
+            tap.write_schemas()
+        elif test == CliTestOptionValue.Disabled.value:
+            cls.print_version(print_fn=cls.logger.info)
+            sys.exit(tap.run())
+        else:
+            sys.exit(tap.test(tap.selected_streams if catalog else tap.envoy_streams))
+
+    def test(self, streams: Sequence[EnvoyStream]) -> int:
+        """Print which streams can be read, and return the exit code; no record is written."""
+        self.session.timeout = min(self.session.timeout, TEST_TIMEOUT)
+        self.session.retry_policy = RetryPolicy(max_time=0)
+        lines, is_successful = run_connection_test(streams, self.authenticator)
+        click.echo("\n".join(lines))
+        return int(not is_successful)
 
     @classmethod
     @override
@@ -242,28 +250,8 @@ class TapEnvoy(Tap):
         given = super().cb_config(ctx, param, tuple(path for path in value if path == "ENV"))
         for path in value:
             if path != "ENV":
-                try:
-                    with Path(path).open(encoding="utf-8-sig") as file:
-                        given.config.update(read_json("--config", file))
-                except OSError as error:
-                    raise EnvoyError(f"--config: cannot read {path} ({error.strerror}).") from None
+                given.config.update(read_json("--config", path))
         return given
-
-    @classmethod
-    @override
-    def cb_test(cls, ctx: click.Context, param: click.Option, value: str) -> None:
-        """Print which streams can be read; the SDK's own test writes records."""
-        if value in {CliTestOptionValue.Disabled.value, CliTestOptionValue.Schema.value}:
-            super().cb_test(ctx, param, value)
-            return
-        catalog = ctx.params.get("catalog")
-        tap = cls._from_options(ctx.params["config"], catalog=catalog)
-        tap.session.timeout = min(tap.session.timeout, TEST_TIMEOUT)
-        tap.session.retry_policy = RetryPolicy(max_time=0)
-        streams = tap.selected_streams if catalog else tap.envoy_streams
-        lines, is_successful = run_connection_test(streams, tap.authenticator)
-        click.echo("\n".join(lines))
-        ctx.exit(0 if is_successful else 1)
 
     @classmethod
     @override
@@ -276,17 +264,17 @@ class TapEnvoy(Tap):
     @classmethod
     @override
     def get_singer_command(cls) -> click.Command:
-        """Return the command, with our help and options that accept a byte order mark."""
+        """Return the command, with our help and options."""
         command = super().get_singer_command()
         command.help = "Write the data of an Envoy company to stdout as Singer messages."
         command.epilog = f"\b\n{STREAM_LIST}"
         for option in command.params:
-            if isinstance(option.type, click.File):
-                option.type = click.File(encoding="utf-8-sig")
-            if option.name == "catalog":
-                option.is_eager = True  # `--test` needs it, wherever it is on the command line
+            if option.name in {"catalog", "state"}:
+                option.type = click.Path()  # a missing file is an error like others
             elif option.name == "test" and isinstance(option, click.Option):
                 option.help = TEST_HELP
+                # `invoke` gets it: a callback might be called before `--catalog` is read.
+                option.callback, option.expose_value = None, True
         return command
 
 

@@ -1,4 +1,4 @@
-"""Settings of the program: where only a process of its own shows them."""
+"""Settings of the program: what only a run of the program shows."""
 
 import sys
 from pathlib import Path
@@ -49,9 +49,11 @@ def test_settings_password_in_quotes_that_is_rejected_gets_a_hint(sandbox: Sandb
     run.assert_failed("`password` (no quotes around it)")
 
 
-def test_settings_missing_file_is_named(tmp_path: Path) -> None:
-    run = run_tap("--config", str(tmp_path / "gone.json"))
-    run.assert_failed("--config: cannot read", "gone.json", "No such file")
+@pytest.mark.parametrize("option", ["--config", "--catalog", "--state"])
+def test_missing_file_is_named(sandbox: Sandbox, option: str) -> None:
+    run = sandbox.run_tap(option, str(sandbox.folder / "gone.json"))
+    run.assert_failed(f"{option}: cannot read ", "gone.json (No such file or directory).")
+    assert run.code == 1
 
 
 @pytest.mark.parametrize("level", ["", "verbose", "5"])

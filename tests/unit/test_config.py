@@ -397,6 +397,6 @@ def test_read_json_of_anything_else_is_described(
 ) -> None:
     path = folder / "state.json"
     path.write_bytes(content)
-    with path.open(encoding="utf-8-sig") as file, pytest.raises(EnvoyError) as caught:
-        read_json("--state", file)
+    with pytest.raises(EnvoyError) as caught:
+        read_json("--state", str(path))
     assert str(caught.value) == f"--state: {path} {problem}."
