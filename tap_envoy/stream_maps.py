@@ -12,12 +12,14 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from singer_sdk.exceptions import MapExpressionError, StreamMapConfigError
 from singer_sdk.mapper import CustomStreamMap
 from singer_sdk.singerlib import Catalog
 
 from tap_envoy.config import most_similar
 from tap_envoy.exceptions import EnvoyError, printable
+from tap_envoy.records import ADDITIONAL_FIELDS, RecordConformer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
@@ -87,25 +89,39 @@ def register_streams(mapper: PluginMapper, streams: Iterable[Stream], catalog: C
     except (MapExpressionError, StreamMapConfigError) as error:
         raise EnvoyError(f"`stream_maps`: {printable(error, 300)}") from None
     except Exception as error:  # noqa: BLE001  # `__alias__` may be an expression
+        name = type(error).__name__
         raise EnvoyError(
-            "`stream_maps` or `flattening_max_key_length` is not valid "
-            f"({type(error).__name__}); check each `__alias__`."
+            f"`stream_maps`, `__alias__` or flattening is not valid ({name})."
         ) from None
     # At DEBUG the SDK logs what a filter returns, which may be a value of the record.
     logging.getLogger("singer_sdk.mapper").setLevel(logging.INFO)
     for stream_map in itertools.chain.from_iterable(mapper.stream_maps.values()):
         if isinstance(stream_map, CustomStreamMap):
+            # The SDK declares most results as strings, and does not convert them.
+            columns = {
+                name: RecordConformer({"properties": {"value": schema, ADDITIONAL_FIELDS: {}}})
+                for name, schema in stream_map.transformed_schema["properties"].items()
+            }
             # Private, but the only place that knows the property: its own errors quote the record.
-            stream_map._eval = partial(_evaluate, stream_map._eval)  # type: ignore[method-assign]  # noqa: SLF001
+            stream_map._eval = partial(_evaluate, stream_map._eval, columns)  # type: ignore[method-assign]  # noqa: SLF001
 
 
-def _evaluate(evaluate: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Return the value of an expression; keep values of the record out of errors."""
+def _evaluate(
+    evaluate: Callable[..., Any], columns: Mapping[str, RecordConformer], *args: Any, **kwargs: Any
+) -> Any:
+    """Return the value of an expression as its column's type; keep values out of errors."""
+    name = kwargs["property_name"] or "__filter__"
+    failed = f"The stream map of `{printable(name)}` failed on a record"
     try:
-        return evaluate(*args, **kwargs)
+        value = evaluate(*args, **kwargs)
+        if name not in columns:  # the filter, or an object that is flattened
+            return value
+        converted = columns[name].conform({"value": msgspec.to_builtins(value)})
     except Exception as error:  # noqa: BLE001  # an expression can raise anything
-        name = printable(kwargs.get("property_name") or "__filter__")
         raise EnvoyError(
-            f"The stream map of `{name}` failed on a record ({type(error).__name__}); check its "
-            "names (`fake` needs the extra `tap-envoy[faker]`), and that it accepts null."
+            f"{failed} ({type(error).__name__}); check its names (`fake` needs the extra "
+            "`tap-envoy[faker]`), and that it accepts null."
         ) from None
+    if converted[ADDITIONAL_FIELDS]:
+        raise EnvoyError(f"{failed}: convert the result to the type of the property.")
+    return converted["value"]
