@@ -123,5 +123,5 @@ def _evaluate(
             "`tap-envoy[faker]`), and that it accepts null."
         ) from None
     if converted[ADDITIONAL_FIELDS]:
-        raise EnvoyError(f"{failed}: convert the result to the type of the property.")
+        raise EnvoyError(f"{failed}: convert its result to the property's type, or rename it.")
     return converted["value"]

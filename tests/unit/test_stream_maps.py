@@ -95,7 +95,7 @@ def test_stream_map_result_becomes_the_type_of_its_property(
     [
         ({"email": "md5(self)", "fullName": "self.zebra"}, "fullName", " (MapExpressionError); "),
         ({"__filter__": "fullName > 5"}, "__filter__", " (TypeError); check its names"),
-        ({"isDelivery": "fullName"}, "isDelivery", ": convert the result to the type of"),
+        ({"isDelivery": "fullName"}, "isDelivery", ": convert its result to the property's type"),
     ],
 )
 def test_stream_map_that_fails_names_the_property_and_no_value(
