@@ -86,7 +86,6 @@ class EnvoyStream(RESTStream[int]):
         self._writer = writer
         self._run_start = datetime.fromtimestamp(tap.initialized_at / 1000, UTC)
         self._extracted_at = self._run_start
-        self._conformer: RecordConformer | None = None  # while the stream is read
         self._cleaned: set[str] = set()  # properties from which U+0000 was removed
         self.progress = StreamProgress(self.name, self.logger)
 
@@ -136,10 +135,9 @@ class EnvoyStream(RESTStream[int]):
             EnvoyError: If the stream cannot be read completely.
         """
         self.progress.begin()
-        conformer = self._conformer = RecordConformer(
+        conformer = RecordConformer(
             get_selected_schema(self.name, self.effective_schema, self.mask),
             declared=[self.schema, self.effective_schema],
-            kept=[name for name in (self.slicer.time_field, self.slicer.end_field) if name],
             complete_levels=self._complete_levels,
         )
         try:
@@ -154,7 +152,7 @@ class EnvoyStream(RESTStream[int]):
                 )
                 for batch in reader.read(self._time_range()):
                     self._extracted_at = datetime.now(UTC)
-                    yield from map(conformer.finish, batch.records)
+                    yield from map(conformer.conform, batch.records)
                     self._writer.flush()
                     if self._writer.record_error:
                         raise self._writer.record_error
@@ -162,29 +160,24 @@ class EnvoyStream(RESTStream[int]):
                     self.progress.count_rows(len(batch.records), batch.total)
                     requests_made.increment(self.progress.requests - requests_made.value)
         finally:
-            self._conformer = None
             self._log_fields(conformer)
 
     def fetch_page(self, params: Mapping[str, Any]) -> Page:
-        """Request a page, with retries; while the stream is read, records match its schema.
+        """Request a page, with retries.
 
         Raises:
             RequestRejectedError: If Envoy rejects the request, perhaps for a parameter.
             EnvoyError: If there is no page for another reason.
         """
-        attempts, conformer = itertools.count(), self._conformer
+        attempts = itertools.count()
 
         def attempt() -> Page:
-            if self._conformer is not conformer:  # it has failed meanwhile
+            if self.progress.error:  # in a request ahead of the reader
                 raise EnvoyError(f"{self.name} is not read any further.")
             self.progress.count_request(is_retry=next(attempts) > 0)
             return self._request_page(params)
 
-        page = self._session.retry(attempt, self.logger)
-        if conformer:
-            for record in page.records:
-                conformer.conform(record)
-        return page
+        return self._session.retry(attempt, self.logger)
 
     def _request_page(self, params: Mapping[str, Any], resends: int = 0) -> Page:
         """Request a page once, and again with another token where the token is rejected."""

@@ -212,14 +212,15 @@ class StreamReader:
 
     def _new_rows(self, part: Slice, page: Page) -> list[Record]:
         """Return the rows that were not emitted yet and are not older than the slice."""
+        is_filtered = bool(part.params)
         earliest = format_timestamp(part.start - OVERLAP) if part.start else ""
-        rows = []
+        rows, emitted = [], self._emitted
         for record in page.records:
-            begin, end = part.slicer.times(record)
-            self._latest = max(self._latest, begin)
-            if record["id"] not in self._emitted:
-                self._emitted[record["id"]] = end
-                if part.params or not end or end >= earliest:
+            if record["id"] not in emitted:
+                begin, end = part.slicer.times(record)
+                self._latest = max(self._latest, begin)
+                emitted[record["id"]] = end
+                if is_filtered or not end or end >= earliest:
                     rows.append(record)
         return rows
 

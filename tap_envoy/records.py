@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, NamedTuple
@@ -68,7 +68,7 @@ def without_secrets(value: Any) -> Any:
 
 
 class RecordConformer:
-    """Makes records match a JSON schema, in place; safe to use from several threads.
+    """Makes records match a JSON schema, in place.
 
     Attributes:
         unknown_properties: Paths of the properties that records had and no schema declares.
@@ -81,7 +81,6 @@ class RecordConformer:
         schema: Schema,
         *,
         declared: Sequence[Schema] = (),
-        kept: Collection[str] = (),
         complete_levels: int = 0,
     ) -> None:
         """Compile a schema.
@@ -89,33 +88,21 @@ class RecordConformer:
         Args:
             schema: The schema of what is selected.
             declared: Schemas before the selection. What they have and `schema` lacks is removed.
-            kept: Root properties that are kept until `finish`, whether selected or not.
             complete_levels: Levels of objects that get all properties, and are not null, so that
                 they can be mapped or flattened; the record is the first.
         """
         self.unknown_properties: set[str] = set()
         self.mismatched_properties: set[str] = set()
         self._complete_levels = complete_levels
-        selected, declaring = schema["properties"], [x["properties"] for x in declared]
-        needed = {name: x[name] for x in declaring for name in kept if name in x}
-        self._hidden = needed.keys() - selected.keys()
-        self.keeps_rest = ADDITIONAL_FIELDS in selected
-        self._root = self._compile_object({"properties": needed | selected}, declared, "")
+        self.keeps_rest = ADDITIONAL_FIELDS in schema["properties"]
+        self._root = self._compile_object(schema, declared, "")
         self._root.fields.pop(ADDITIONAL_FIELDS, None)  # if Envoy sends it, it is undeclared
 
     def conform(self, record: Record) -> Record:
         """Make `record` match the schema, and return it."""
         rest = self._root.split(record)
-        for name in self._hidden:
-            rest.pop(name, None)
         if self.keeps_rest:
             record[ADDITIONAL_FIELDS] = rest or None
-        return record
-
-    def finish(self, record: Record) -> Record:
-        """Remove what was kept of a conformed record, and return it."""
-        for name in self._hidden:
-            record.pop(name, None)
         return record
 
     def _compile_object(self, schema: Schema, declared: Sequence[Schema], path: str) -> _Object:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from tap_envoy.pagination import MAX_DEPTH
-from tap_envoy.records import format_timestamp, parse_time
+from tap_envoy.records import format_timestamp, normalize_timestamp, parse_time
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -127,8 +127,9 @@ class Slicer:
 
     def times(self, record: Record) -> tuple[str, str]:
         """Return when a row begins and ends; empty if that is not known."""
-        begin = (self.time_field and record.get(self.time_field)) or ""
-        return begin, (self.end_field and record.get(self.end_field)) or begin
+        begin = normalize_timestamp(record.get(self.time_field)) or "" if self.time_field else ""
+        end = normalize_timestamp(record.get(self.end_field)) if self.end_field else None
+        return begin, end or begin
 
     def whole(self, start: datetime | None) -> Slice:
         """Return all rows from `start` on as one slice, which has no filter."""

@@ -159,14 +159,6 @@ def test_null_stays_null_and_is_no_mismatch() -> None:
 # What is not emitted
 
 
-def test_deselected_time_is_kept_until_the_record_is_finished() -> None:
-    schema = {"properties": {name: SCHEMA["properties"][name] for name in ("id", "whole")}}
-    conformer = RecordConformer(schema, declared=[SCHEMA], kept=["at", "count"])
-    record = conformer.conform({"id": "1", "at": "2024-05-17", "count": "?"})
-    assert record["at"] == "2024-05-17T00:00:00.000Z"
-    assert conformer.finish(record) == {"id": "1"}
-
-
 @pytest.mark.parametrize(
     ("levels", "without_place", "with_city"),
     [
