@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from typing import Any
 
 from singer_sdk.contrib.msgspec import MsgSpecWriter, encoder
 from singer_sdk.singerlib.encoding.simple import (
@@ -52,7 +53,7 @@ class BufferedMessageWriter(MsgSpecWriter):
     def __init__(self) -> None:
         super().__init__()
         self.record_error: EnvoyError | None = None
-        self._buffer = bytearray()
+        self._buffer: list[dict[str, Any]] = []
         self._held_versions: list[Message] = []
         self._is_writing = False
         self._shutdown: ShutdownError | None = None
@@ -62,7 +63,7 @@ class BufferedMessageWriter(MsgSpecWriter):
         """Write a message, or hold it back if it is an ACTIVATE_VERSION.
 
         Raises:
-            RunAbortedError: If stdout is closed or full, or JSON cannot express the message.
+            RunAbortedError: If stdout is closed or full.
         """
         if isinstance(message, ActivateVersionMessage):
             self._held_versions.append(message)
@@ -70,21 +71,13 @@ class BufferedMessageWriter(MsgSpecWriter):
         if isinstance(message, StateMessage):
             bookmarks = without_markers(message.value.get("bookmarks", {}))
             message = StateMessage({"bookmarks": bookmarks})
-        is_record = isinstance(message, RecordMessage)
-        try:
-            # One step, so that a signal leaves either a whole line or none.
-            self._buffer += encoder.encode_lines([message.to_dict()])
-        except (OverflowError, RecursionError, TypeError, ValueError):
-            text = "JSON cannot express a value of a message; check `stream_maps`."
-            if not is_record:
-                raise RunAbortedError(text) from None
-            self.record_error = EnvoyError(text)
-        if not is_record:
+        self._buffer.append(message.to_dict())
+        if not isinstance(message, RecordMessage):
             self.flush()
 
     def release_versions(self) -> None:
         """Write the ACTIVATE_VERSION messages held back: their stream is complete."""
-        self._buffer += encoder.encode_lines([x.to_dict() for x in self._held_versions])
+        self._buffer += [message.to_dict() for message in self._held_versions]
         self._held_versions.clear()
         self.flush()
 
@@ -94,20 +87,27 @@ class BufferedMessageWriter(MsgSpecWriter):
         self.record_error = None
 
     def flush(self) -> None:
-        """Write the buffered lines to stdout; blocks while the target does not read.
+        """Write the buffered messages to stdout; blocks while the target does not read.
+
+        If JSON cannot express one of them, none is written, and `record_error` is set.
 
         Raises:
             RunAbortedError: If stdout is closed or full.
             ShutdownError: If a signal arrived meanwhile.
         """
         self._is_writing = True
-        rest, self._buffer = memoryview(self._buffer), bytearray()
+        messages, self._buffer = self._buffer, []
         try:
+            rest = memoryview(encoder.encode_lines(messages))
             while rest:  # with PYTHONUNBUFFERED, a signal cuts a write short
                 rest = rest[sys.stdout.buffer.write(rest) :]
             sys.stdout.flush()
         except OSError as error:
             raise output_error(error) from None
+        except (OverflowError, RecursionError, TypeError, ValueError):
+            self.record_error = EnvoyError(
+                "JSON cannot express a value of a record; check `stream_maps`."
+            )
         finally:
             self._is_writing = False
         if shutdown := self._shutdown:
