@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
-from base64 import b64encode
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +12,16 @@ from singer_sdk.authenticators import APIKeyAuthenticator, OAuthAuthenticator
 from typing_extensions import override
 
 from tap_envoy.exceptions import (
-    REQUEST_ERRORS,
     EnvoyError,
     GrantRefusedError,
     NoConnectionError,
     RunAbortedError,
     TransientError,
-    connection_error,
     decode_json,
     excerpt,
     is_retryable,
-    redirect_host,
+    redirect,
 )
-from tap_envoy.session import parse_retry_after
 from tap_envoy.token_cache import Token, TokenCache
 
 if TYPE_CHECKING:
@@ -85,7 +79,7 @@ class EnvoyApiKeyAuthenticator(APIKeyAuthenticator):
         """Return True: a key has all scopes of its integration."""
         return True
 
-    def invalidate(self, _request: requests.PreparedRequest, *, resends: int = 0) -> bool:  # noqa: ARG002
+    def invalidate(self, _request: requests.PreparedRequest) -> bool:
         """Return False: a rejected key stays rejected."""
         return False
 
@@ -94,11 +88,6 @@ class EnvoyAuthenticator(OAuthAuthenticator):
     """OAuth authenticator shared by all streams; renews early and stores rotated refresh tokens.
 
     Safe to use from several threads. Settings without a password have a refresh token.
-
-    Attributes:
-        secrets: What no message may contain; grows with each new token.
-        advice: What to do if Envoy rejects a new access token.
-        scope_advice: What else to do if it lacks a scope.
     """
 
     advice = (
@@ -119,46 +108,42 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         now: Callable[[], float] = time.time,
     ) -> None:
         self._scopes = tuple(scopes)
+        self._client = {name: config[name] for name in ("client_id", "client_secret")}
         super().__init__(
             auth_endpoint=config["token_url"],
             oauth_scopes=",".join(self._scopes),  # Envoy's guide; spaces in OAuth 2.0 itself
-            client_id=config["client_id"],
-            client_secret=config["client_secret"],
+            **self._client,
         )
         self.logger = logging.getLogger(__name__)
         self._username = config.get("username", "")
         self._password = config.get("password", "") if self._username else ""
         self._configured_refresh_token = config.get("refresh_token", "")
-        self._basic = b64encode(f"{self.client_id}:{self.client_secret}".encode()).decode()
-        secrets = {self._basic, config["client_secret"], self._password}
-        self.secrets = (secrets | {self._configured_refresh_token}) - {""}
         self._envoy_session = session
         self._now = now
+        self.secrets = {config["client_secret"], self._password, self._configured_refresh_token}
         # A thread that no signal interrupts, and which Python awaits at exit: a stopped run stores
         # a token that may replace a single-use one. All other threads wait for it.
         self._executor = ThreadPoolExecutor(1)
         self._token = Token()
         self._rejected: set[str] = set()
         self._failure: RunAbortedError | None = None
-        self._cache: TokenCache | None = None
-        if path := config.get("token_cache"):
+        self._cache = self._create_cache(config.get("token_cache"))
+
+    def _create_cache(self, path: str | None) -> TokenCache | None:
+        if path:
             # Without a username, the refresh token identifies the user.
             user = self._username or self._configured_refresh_token
-            owner = (self.auth_endpoint, config["client_id"], user)
-            self._cache = TokenCache(path, *owner, logger=self.logger)
-        elif not self._password:
+            return TokenCache(path, self.auth_endpoint, self._client["client_id"], user)
+        if not self._password:
             self.logger.warning(
                 "Without `token_cache` the next run cannot sign in: Envoy replaces a refresh token "
                 "when it is used, and the new one is not stored."
             )
+        return None
 
     @override
     def authenticate_request(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        """Add a valid access token to `request`, after getting one if necessary.
-
-        Raises:
-            RunAbortedError: If no token can be obtained; the same in all later calls.
-        """
+        """Add a valid access token to `request`, after getting one if necessary."""
         if not self.is_token_valid():
             self.sign_in()
         request.headers["Authorization"] = self._authorization
@@ -186,14 +171,10 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         """Return whether a token has these scopes, as far as that is known."""
         return not self._password or set(scopes) <= set(self._scopes)
 
-    def invalidate(self, request: requests.PreparedRequest, *, resends: int = 0) -> bool:
-        """Return whether to send a request again whose access token was rejected: once.
-
-        The token is not used again, unless it replaced another one in this request.
-        """
-        if not resends:
-            self._rejected.add(request.headers["Authorization"])
-        return not resends
+    def invalidate(self, request: requests.PreparedRequest) -> bool:
+        """Return True: a request whose access token was rejected is sent again with another one."""
+        self._rejected.add(request.headers["Authorization"])
+        return True
 
     @property
     def _authorization(self) -> str:
@@ -211,38 +192,47 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         Raises:
             EnvoyError: If no token can be obtained; its text names the settings to check.
         """
-        with self._cache.locked() if self._cache else nullcontext():  # other runs wait for it
-            if self._cache:
-                cached = self._cache.load()
-                if cached and set(self._scopes) <= set(cached.scopes or self._scopes):
-                    self._use(cached)
-                if self.is_token_valid():
-                    return
+        if not self._cache:
+            self._renew()
+            return
+        with self._cache.locked():  # other runs wait for it
+            cached = self._cache.load()
+            if cached and set(self._scopes) <= set(cached.scopes or self._scopes):
+                self._use(cached)
+            if not self.is_token_valid():
                 self._cache.ensure_writable()  # before a single-use token is spent
-            refusal = None
-            newest_first = (self._token.refresh_token, self._configured_refresh_token)
-            for refresh_token in dict.fromkeys(filter(None, newest_first)):
-                try:
-                    response = self._refresh_grant(refresh_token)
-                except GrantRefusedError as error:
-                    refusal = error
-                else:
-                    self._store(response, refresh_token)
-                    return
-            if not self._password:
-                raise GrantRefusedError(f"{refusal} {HOW_TO_REPLACE}")
-            if refusal:
-                self.logger.warning("%s Using the password grant instead.", refusal)
-            self._store(self._password_grant())
+                self._renew()
+
+    def _renew(self) -> None:
+        """Get a token by grants with exactly the fields and headers of Envoy's guide."""
+        refusal = None
+        newest_first = (self._token.refresh_token, self._configured_refresh_token)
+        for refresh_token in dict.fromkeys(filter(None, newest_first)):
+            form = {"grant_type": "refresh_token", "refresh_token": refresh_token, **self._client}
+            try:
+                response = self._request("refresh", form)
+            except GrantRefusedError as error:
+                refusal = error
+            else:
+                self._store(response, refresh_token)
+                return
+        if not self._password:
+            raise GrantRefusedError(f"{refusal} {HOW_TO_REPLACE}")
+        if refusal:
+            self.logger.warning("%s Using the password grant instead.", refusal)
+        form = {"grant_type": "password", "scope": self.oauth_scopes or ""}
+        form |= {"username": self._username, "password": self._password}
+        client = tuple(value.encode() for value in self._client.values())  # HTTP Basic
+        self._store(self._request("password", form, auth=client))
 
     def _store(self, response: Mapping[str, Any], refresh_token: str = "") -> None:
         """Use the tokens of a response, and put them into the cache."""
-        lifetime, newest = response.get("expires_in"), response.get("refresh_token")
+        lifetime = response.get("expires_in")
         seconds = lifetime if isinstance(lifetime, int | float) and lifetime > 0 else LIFETIME
         token = Token(
             access_token=response["access_token"],
             renew_at=self._now() + seconds - min(EXPIRY_MARGIN, seconds / 10),
-            refresh_token=newest if newest and isinstance(newest, str) else refresh_token,
+            refresh_token=response.get("refresh_token") or refresh_token,
             scopes=self._scopes if self._password else (),
         )
         if self._cache:
@@ -251,23 +241,11 @@ class EnvoyAuthenticator(OAuthAuthenticator):
         self._use(token)
 
     def _use(self, token: Token) -> None:
-        # A new set: other threads may be reading the old one.
-        self.secrets = self.secrets | {token.access_token, token.refresh_token} - {""}
+        # No message may contain these. A new set, as other threads may be reading the old one.
+        self.secrets = self.secrets | {token.access_token, token.refresh_token}
         self._token = token
 
-    # Grants, with exactly the fields and headers of Envoy's guide for private apps
-
-    def _password_grant(self) -> dict[str, Any]:
-        form = {"grant_type": "password", "scope": self.oauth_scopes or ""}
-        form |= {"username": self._username, "password": self._password}
-        return self._request("password", form, {"Authorization": f"Basic {self._basic}"})
-
-    def _refresh_grant(self, refresh_token: str) -> dict[str, Any]:
-        form = {"grant_type": "refresh_token", "refresh_token": refresh_token}
-        form |= {"client_id": self.client_id or "", "client_secret": self.client_secret or ""}
-        return self._request("refresh", form, {})
-
-    def _request(self, grant: str, form: dict[str, str], headers: dict[str, str]) -> dict[str, Any]:
+    def _request(self, grant: str, form: dict[str, str], **options: Any) -> dict[str, Any]:
         """Return the response to a grant, with retries.
 
         Raises:
@@ -275,7 +253,8 @@ class EnvoyAuthenticator(OAuthAuthenticator):
             EnvoyError: If there is no token for another reason.
         """
         self.logger.info("Requesting an access token with the %s grant.", grant)
-        response = self._envoy_session.retry(partial(self._send, grant, form, headers), self.logger)
+        send = partial(self._send, grant, form, **options)
+        response = self._envoy_session.retry(send, self.logger)
         payload, status = decode_json(response), response.status_code
         payload = payload if isinstance(payload, dict) else {}
         if status in {400, 401, 403} and payload:  # only 401 was seen (inferred)
@@ -286,35 +265,31 @@ class EnvoyAuthenticator(OAuthAuthenticator):
                 f"{excerpt(payload, self.secrets)}; {advice.format(scopes=self.oauth_scopes)}."
             )
         token = payload.get("access_token")
-        if response.ok and isinstance(token, str) and re.fullmatch("[!-~]+", token):
+        if response.ok and token and isinstance(token, str):
             return payload
-        is_redirect = "Location" in response.headers
-        what = f"a redirect to {redirect_host(response)}" if is_redirect else "no access token"
         raise EnvoyError(
-            f"{ENDPOINT.capitalize()} returned {what} (HTTP {status}); check that setting, and "
-            "for a proxy or captive portal in between."
+            f"{ENDPOINT.capitalize()} returned HTTP {status}{redirect(response)} instead of an "
+            "access token; check that setting, and for a proxy or captive portal in between."
         )
 
-    def _send(self, grant: str, form: dict[str, str], headers: dict[str, str]) -> requests.Response:
+    def _send(self, grant: str, form: dict[str, str], **options: Any) -> requests.Response:
         """Send a grant once; raise `TransientError` if it may be sent again."""
-        url, timeout = self.auth_endpoint, self._envoy_session.timeout
         fields = {name: (None, value) for name, value in form.items()}  # multipart/form-data
         try:
             with self._envoy_session.fresh() as session:
-                response = session.post(url, files=fields, headers=headers, timeout=timeout)
-        except REQUEST_ERRORS as error:
-            problem = connection_error(error, url, ENDPOINT)
-            was_sent = not isinstance(problem, NoConnectionError | RunAbortedError)
-            if grant == "refresh" and was_sent:
-                # Refresh tokens are taken as single-use (inferred): this one may be spent.
-                raise GrantRefusedError(f"{problem} The refresh token may be used up.") from None
-            raise problem from None
+                response = session.request(
+                    "POST", self.auth_endpoint, where=ENDPOINT, files=fields, **options
+                )
+        except (NoConnectionError, RunAbortedError):  # it was not sent
+            raise
+        except (TransientError, EnvoyError) as error:
+            if grant == "password":
+                raise
+            # Refresh tokens are taken as single-use (inferred): this one may be spent.
+            raise GrantRefusedError(f"{error} The refresh token may be used up.") from None
         if is_retryable(response.status_code):
-            raise TransientError(
-                f"{ENDPOINT.capitalize()} returned HTTP {response.status_code}.",
-                status=response.status_code,
-                retry_after=parse_retry_after(response),
-            )
+            status = response.status_code
+            raise TransientError(f"{ENDPOINT.capitalize()} returned HTTP {status}.", response)
         return response
 
 

@@ -20,11 +20,9 @@ from typing_extensions import override
 
 from tap_envoy.catalog import check_bookmark
 from tap_envoy.exceptions import (
-    REQUEST_ERRORS,
     CredentialsRejectedError,
     EnvoyError,
     RunAbortedError,
-    connection_error,
     describe,
     list_names,
 )
@@ -179,23 +177,20 @@ class EnvoyStream(RESTStream[int]):
 
         return self._session.retry(attempt, self.logger)
 
-    def _request_page(self, params: Mapping[str, Any], resends: int = 0) -> Page:
+    def _request_page(self, params: Mapping[str, Any], *, is_resend: bool = False) -> Page:
         """Request a page once, and again with another token where the token is rejected."""
-        session, url, authenticator = self._session, self.get_url(None), self.authenticator
-        try:
-            response = session.get(url, params=params, auth=authenticator, timeout=session.timeout)
-        except REQUEST_ERRORS as error:
-            raise connection_error(error, url, "Envoy (`api_url`)") from None
+        url, authenticator = self.get_url(None), self.authenticator
+        response = self._session.get(url, params=params, auth=authenticator)
         self.logger.debug("GET %s %s: HTTP %d", self.path, params, response.status_code)
         if b"\\u0000" in response.content:
             self._cleaned.update(name.decode() for name in NUL_PROPERTY.findall(response.content))
         try:
             return read_page(response, self.path, self.scopes, authenticator)
         except CredentialsRejectedError:
-            if not authenticator.invalidate(response.request, resends=resends):
+            if is_resend or not authenticator.invalidate(response.request):
                 raise
         self.logger.warning("Envoy rejected the access token; requesting another one.")
-        return self._request_page(params, resends + 1)
+        return self._request_page(params, is_resend=True)
 
     def _log_fields(self, conformer: RecordConformer) -> None:
         """Log what Envoy sends and the schema does not declare."""

@@ -1,15 +1,6 @@
 """Exceptions, connection errors in plain words, and what a message quotes of files and responses.
 
-    EnvoyError                      a stream cannot be read
-    ├── RunAbortedError             no further stream can be read
-    │   └── CredentialsRejectedError    HTTP 401
-    ├── GrantRefusedError           no token
-    ├── ScopeMissingError           HTTP 403
-    └── RequestRejectedError        HTTP 400, 404, 422
-    TransientError                  the same request may succeed later
-    └── NoConnectionError           it was not sent
-
-The text of each is one sentence or two: what happened, to what, and what to do.
+The text of each exception is one sentence or two: what happened, to what, and what to do.
 """
 
 from __future__ import annotations
@@ -72,7 +63,7 @@ class ScopeMissingError(EnvoyError):
 
 
 class RequestRejectedError(EnvoyError):
-    """Raised when Envoy rejects a list request; `detail` is the reason as `excerpt` quotes it."""
+    """Raised when Envoy rejects a list request (HTTP 400, 404 or 422); `detail` quotes why."""
 
     def __init__(self, message: str, *, status: int, detail: str = "") -> None:
         super().__init__(message)
@@ -81,14 +72,7 @@ class RequestRejectedError(EnvoyError):
 
 
 class TransientError(RetriableAPIError):
-    """Raised when the same request may succeed later, perhaps `retry_after` seconds later."""
-
-    def __init__(
-        self, message: str, *, status: int | None = None, retry_after: float | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.retry_after = retry_after
+    """Raised when the same request may succeed later; `response` is its response, if any."""
 
 
 class NoConnectionError(TransientError):
@@ -193,10 +177,7 @@ of the innermost error, after "connecting: " if nothing was sent.
 def connection_error(error: Exception, url: str, where: str) -> EnvoyError | TransientError:
     """Return the error to raise for one of `REQUEST_ERRORS`, whose text may hold a password.
 
-    Args:
-        error: What was raised.
-        url: The URL of the request.
-        where: What was requested, with its setting, such as "Envoy (`api_url`)".
+    `where` names what was requested, and its setting, such as "Envoy (`api_url`)".
     """
     chain: list[BaseException] = [error]
     while inner := chain[-1].__cause__ or chain[-1].__context__:
@@ -235,10 +216,12 @@ def _proxy(url: str) -> str:
     return next(filter(os.environ.get, names), "the system settings" if names else "")
 
 
-def redirect_host(response: requests.Response) -> str:
-    """Return the host that a response redirects to, without the rest of its URL."""
-    match = re.match(r"\w+://([^/?#]*@)?([^/?#]+)", response.headers.get("Location", ""))
-    return printable(match[2]) if match else "another page"
+def redirect(response: requests.Response) -> str:
+    """Return the host that a response redirects to, as ` (a redirect to …)`, or an empty string."""
+    if not response.is_redirect:
+        return ""
+    match = re.match(r"(?:\w+:)?//(?:[^/?#]*@)?([^/?#]+)", response.headers["Location"])
+    return f" (a redirect to {printable(match[1]) if match else 'another page'})"
 
 
 def describe(error: BaseException) -> str:

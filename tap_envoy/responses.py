@@ -16,10 +16,9 @@ from tap_envoy.exceptions import (
     error_objects,
     excerpt,
     is_retryable,
-    redirect_host,
+    redirect,
 )
 from tap_envoy.pagination import Page
-from tap_envoy.session import parse_retry_after
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,13 +50,12 @@ def read_page(
     reason = excerpt(payload, authenticator.secrets)
     quoted = f"HTTP {status}{reason}"
     if is_retryable(status):
-        retry_after = parse_retry_after(response)
-        raise TransientError(f"Envoy returned {quoted}.", status=status, retry_after=retry_after)
+        raise TransientError(f"Envoy returned {quoted}.", response)
     match status:
         case HTTPStatus.OK if payload is not None:
             return _parse_page(payload, reason)
         case HTTPStatus.OK:
-            raise TransientError(f"Envoy returned a body that is not JSON; {PROXY}.")
+            raise TransientError(f"Envoy returned a body that is not JSON, or incomplete; {PROXY}.")
         case HTTPStatus.UNAUTHORIZED:
             raise CredentialsRejectedError(
                 f"Envoy rejected the credentials ({quoted}); {authenticator.advice}."
@@ -72,8 +70,7 @@ def read_page(
             advice = "check `api_url`" if status == HTTPStatus.NOT_FOUND else REPORT
             text = f"Envoy rejected the request for {path} ({quoted}); {advice}."
             raise RequestRejectedError(text, status=status, detail=reason)
-    if response.is_redirect:
-        quoted = f"a redirect to {redirect_host(response)} ({quoted})"
+    quoted += redirect(response)
     raise EnvoyError(f"Envoy returned {quoted} instead of a list of rows; {PROXY}.")
 
 

@@ -14,7 +14,14 @@ from typing_extensions import override
 from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry as RetryAfterParser
 
-from tap_envoy.exceptions import EnvoyError, NoConnectionError, RunAbortedError, TransientError
+from tap_envoy.exceptions import (
+    REQUEST_ERRORS,
+    EnvoyError,
+    NoConnectionError,
+    RunAbortedError,
+    TransientError,
+    connection_error,
+)
 
 if TYPE_CHECKING:
     import logging
@@ -33,10 +40,6 @@ class RateLimiter:
 
     Envoy allows 10 requests per second for each access token (documented for spaces). Whether it
     counts them in a leaky bucket or in windows is unknown; even spacing satisfies both.
-
-    Attributes:
-        clock: Returns seconds from an arbitrary origin.
-        sleep: Waits for a number of seconds.
     """
 
     def __init__(
@@ -83,11 +86,11 @@ class RetryPolicy:
     max_wait: float = 60.0
     max_time: float = 300.0
 
-    def wait(self, attempt: int, retry_after: float | None) -> float:
+    def wait(self, attempt: int, retry_after: float) -> float:
         """Return the seconds to wait after an attempt: the backoff, or `retry_after` if longer."""
-        longest = min(self.max_wait, self.initial_wait * 2.0 ** min(attempt - 1, 30))
+        longest = min(self.max_wait, self.initial_wait * 2.0 ** (attempt - 1))
         backoff = longest * random.uniform(0.75, 1)  # noqa: S311  # not for secrets
-        return max(backoff, min(retry_after or 0.0, MAX_RETRY_AFTER))
+        return max(backoff, min(retry_after, MAX_RETRY_AFTER))
 
 
 class EnvoySession(requests.Session):
@@ -95,11 +98,6 @@ class EnvoySession(requests.Session):
 
     It uses a proxy and a CA bundle of the environment, but no password of `.netrc`. It follows no
     redirect, so that credentials never reach another host.
-
-    Attributes:
-        rate_limiter: Decides when a request is sent.
-        timeout: Seconds to wait for a connection or for data.
-        retry_policy: How `retry` waits.
     """
 
     def __init__(
@@ -126,6 +124,23 @@ class EnvoySession(requests.Session):
         """
         user_agent = str(self.headers["User-Agent"])
         return EnvoySession(self.rate_limiter, timeout=self.timeout, user_agent=user_agent)
+
+    @override
+    def request(
+        self, method: Any, url: Any, *args: Any, where: str = "Envoy (`api_url`)", **options: Any
+    ) -> requests.Response:
+        """Return the response; raise an error that names `where` to send the request, and why not.
+
+        Raises:
+            TransientError: If there is no response, but may be one later.
+            EnvoyError: If there is no response for another reason.
+        """
+        options.setdefault("timeout", self.timeout)
+        try:
+            return super().request(method, url, *args, **options)
+        except REQUEST_ERRORS as error:
+            problem = connection_error(error, url, where)
+        raise problem  # without the other as its context, which would keep the connection open
 
     @override
     def merge_environment_settings(self, *args: Any, **kwargs: Any) -> Any:
@@ -161,25 +176,28 @@ class EnvoySession(requests.Session):
             except TransientError as error:
                 now, text = limiter.clock(), str(error)
                 start = now if start is None else start
-                is_limit = error.status == HTTPStatus.TOO_MANY_REQUESTS
-                text += OTHER_PROGRAM if is_limit else ""
-                if error.retry_after and error.retry_after > MAX_RETRY_AFTER:
-                    text += f" The server asked to wait {error.retry_after:g} s."
+                status = None if error.response is None else error.response.status_code
+                is_limit = status == HTTPStatus.TOO_MANY_REQUESTS
+                retry_after = parse_retry_after(error.response)
+                text += OTHER_PROGRAM if is_limit and number > 1 else ""
+                if retry_after > MAX_RETRY_AFTER:
+                    text += f" The server asked to wait {retry_after:g} s."
                 if now - start >= policy.max_time:
                     if number > 1:
                         text += f" Gave up after {now - start:.0f} s; run again later."
                     kind = RunAbortedError if isinstance(error, NoConnectionError) else EnvoyError
                     raise kind(text) from error
-                wait = policy.wait(number, error.retry_after)
+                wait = policy.wait(number, retry_after)
                 logger.warning("%s Retrying in %.1f s (attempt %d).", text, wait, number + 1)
-                if is_limit or error.retry_after:
+                if is_limit or retry_after:
                     limiter.pause(wait)
                 limiter.sleep(wait)
 
 
-def parse_retry_after(response: requests.Response) -> float | None:
-    """Return the seconds of a `Retry-After` header (a number or an HTTP date), or None."""
+def parse_retry_after(response: requests.Response | None) -> float:
+    """Return the seconds of a `Retry-After` header (a number or an HTTP date), or 0."""
+    header = "" if response is None else response.headers.get("Retry-After", "")
     try:
-        return float(RetryAfterParser().parse_retry_after(response.headers.get("Retry-After", "")))
+        return RetryAfterParser().parse_retry_after(header)
     except (InvalidHeader, OverflowError, ValueError):
-        return None
+        return 0.0

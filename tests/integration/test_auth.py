@@ -10,26 +10,19 @@ from typing import Any
 
 import pytest
 import requests
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from tap_envoy.auth import EnvoyAuthenticator
 from tap_envoy.exceptions import EnvoyError, RunAbortedError
-from tap_envoy.session import EnvoySession
+from tap_envoy.session import EnvoySession, RetryPolicy
 from tests.conftest import Sandbox, read
-from tests.runner import run_tap
 from tests.sandbox import ScriptedResponse
 from tests.unit.clock import Clock
-from tests.unit.local_server import serve_socket, unused_port
+from tests.unit.local_server import send, serve, unused_port
 
 TOKEN, LIST = "/oauth2/token", "/v1/locations"
 DAY = 86400.0
 SCOPES = ["token.refresh", "locations.read"]
 REPLACE = " To replace the refresh token, get a new one by a password grant"
-
-in_one_test = settings(
-    deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
 
 
 class Setup:
@@ -40,13 +33,14 @@ class Setup:
         self.envoy = sandbox.envoy
         self.now = 1_700_000_000.0
         self.clock = Clock()
+        self.retry_policy = RetryPolicy()
         self.path = sandbox.folder / "new" / "tokens.json"
         self.cached = {"token_cache": str(self.path)}
 
     def authenticator(self, *scopes: str, **changes: Any) -> EnvoyAuthenticator:
         """Return an authenticator with a password, unless it has a refresh token."""
         login = self.sandbox.client if "refresh_token" in changes else self.sandbox.login
-        session = EnvoySession(self.clock.limiter(1000), timeout=5)
+        session = EnvoySession(self.clock.limiter(1000), retry_policy=self.retry_policy)
         config = self.sandbox.addresses | login | changes
         return EnvoyAuthenticator(config, scopes or SCOPES, session, now=lambda: self.now)
 
@@ -133,14 +127,6 @@ def test_scopes_setting_replaces_the_scopes_of_the_selection(setup: Setup) -> No
     assert setup.forms[0]["scope"] == "token.refresh"
 
 
-@given(password=st.text(st.characters(exclude_categories=["C", "Zl", "Zp"]), min_size=1))
-@in_one_test
-def test_password_of_any_characters_arrives_unchanged(setup: Setup, password: str) -> None:
-    setup.envoy.password = password * 20  # longer than what a log may contain by chance
-    authorize(setup.authenticator())
-    assert setup.forms[-1]["password"] == password * 20
-
-
 def test_dead_refresh_token_gives_way_to_the_password(
     setup: Setup, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -161,12 +147,6 @@ def test_rejected_api_key_is_sent_once(setup: Setup) -> None:
     with pytest.raises(RunAbortedError, match=r"HTTP 401.*check `api_key`"):
         read(setup.sandbox.tap(api_key="not-the-key-of-this-company"))
     assert len(setup.envoy.requests_for(LIST)) == 1
-
-
-def test_missing_scope_of_an_api_key_is_named_without_advice_on_tokens(setup: Setup) -> None:
-    setup.envoy.integration_scopes = {"spaces.read"}
-    with pytest.raises(EnvoyError, match=r"scope `locations.read` to .* Dev Dashboard\.$"):
-        read(setup.sandbox.tap())
 
 
 def test_failure_is_repeated_without_a_request(setup: Setup) -> None:
@@ -195,29 +175,26 @@ CLIENT = "check `client_id` and `client_secret`."
 def test_refused_grant_says_what_to_check(
     setup: Setup, grant: str, code: str, status: int, advice: str
 ) -> None:
-    setup.respond(status, {"error": code, "error_description": "Some reason", "x": "hidden"})
+    reason = f"Wrong {setup.envoy.client_secret}"
+    setup.respond(status, {"error": code, "error_description": reason, "x": "hidden"})
     authenticator = setup.authenticator() if grant == "password" else setup.refreshing()
-    quoted = ", ".join(filter(None, [code, "Some reason"]))
+    quoted = ", ".join(filter(None, [code, "Wrong ***"]))
     text = f"Envoy rejected the {grant} grant (HTTP {status}): “{quoted}”; {advice}"
     with pytest.raises(RunAbortedError, match=f"^{re.escape(text)}"):
         authenticator.sign_in()
     assert len(setup.envoy.requests) == 1
 
 
-def test_refusal_that_repeats_secrets_is_redacted(setup: Setup) -> None:
-    setup.respond(401, {"error": 5, "message": f"bad {setup.envoy.client_secret}"})
-    with pytest.raises(RunAbortedError, match=r"“bad \*\*\*, 5”"):
-        setup.authenticator().sign_in()
-
-
 @pytest.mark.parametrize(
     ("response", "what"),
     [
-        (ScriptedResponse(404, {"access_token": "hidden"}), "no access token (HTTP 404)"),
-        (ScriptedResponse(403, b" <html>hidden</html>"), "no access token (HTTP 403)"),
+        (ScriptedResponse(404, {"access_token": "hidden"}), "404"),
+        (ScriptedResponse(403, b" <html>hidden</html>"), "403"),
+        (ScriptedResponse(200, {"access_token": None}), "200"),
+        (ScriptedResponse(200, ["hidden"]), "200"),
         (
             ScriptedResponse(302, b"<a>", {"Location": "http://x.test/hidden"}),
-            "a redirect to x.test (HTTP 302)",
+            "302 (a redirect to x.test)",
         ),
     ],
 )
@@ -226,34 +203,11 @@ def test_response_without_a_token_is_described(
 ) -> None:
     setup.envoy.script(TOKEN, response)
     text = (
-        f"The token endpoint (`token_url`) returned {what}; check that setting, and for a proxy or "
-        "captive portal in between."
+        f"The token endpoint (`token_url`) returned HTTP {what} instead of an access token; check "
+        "that setting, and for a proxy or captive portal in between."
     )
     with pytest.raises(EnvoyError, match=f"^{re.escape(text)}$"):
         setup.authenticator().sign_in()
-    assert len(setup.envoy.requests) == 1
-
-
-ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.none())
-FIELDS = {"access_token": ODD | st.just("good"), "expires_in": ODD, "refresh_token": ODD}
-
-
-@given(
-    status=st.sampled_from([200, 201, 400, 404]),
-    body=st.binary() | ODD | st.fixed_dictionaries({}, optional={**FIELDS, "error": ODD}),
-)
-@in_one_test
-def test_response_of_any_content_is_a_token_or_an_error(
-    setup: Setup, status: int, body: Any
-) -> None:
-    setup.respond(status, body if isinstance(body, bytes) else json.dumps(body).encode())
-    setup.envoy.requests.clear()
-    token = body.get("access_token") if isinstance(body, dict) else None
-    if status < 300 and isinstance(token, str) and re.fullmatch("[!-~]+", token):
-        assert authorize(setup.authenticator()) == token
-    else:
-        with pytest.raises(RunAbortedError, match=f"HTTP {status}"):
-            authorize(setup.authenticator())
     assert len(setup.envoy.requests) == 1
 
 
@@ -288,15 +242,16 @@ def test_refresh_grant_whose_response_is_lost_is_not_sent_again(setup: Setup) ->
 def test_refresh_grant_that_was_not_sent_is_not_called_used_up(
     setup: Setup, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with serve_socket(lambda _: None) as url:
-        without_tls = url.replace("http:", "https:")
-        for address in (f"http://127.0.0.1:{unused_port()}/", without_tls):
-            with pytest.raises(EnvoyError, match="Gave up after") as raised:
+    setup.retry_policy = RetryPolicy(max_time=0)
+    with serve(send(b"")) as url:
+        no_tls = url.replace("http:", "https:")
+        for address, part in ((f"http://127.0.0.1:{unused_port()}", "refused"), (no_tls, "eof")):
+            with pytest.raises(EnvoyError, match=rf"{part}.* firewall\.$") as raised:
                 setup.refreshing(token_url=address).sign_in()
             assert "used up" not in str(raised.value)
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/missing/ca.pem")
         with pytest.raises(EnvoyError, match="REQUESTS_CA_BUNDLE") as raised:
-            setup.refreshing(token_url=without_tls).sign_in()
+            setup.refreshing(token_url=no_tls).sign_in()
         assert "used up" not in str(raised.value)
 
 
@@ -307,7 +262,7 @@ def test_refresh_grant_that_was_not_sent_is_not_called_used_up(
     ("lifetime", "used"),
     [
         *[(86400, DAY - 300), (7200.0, 6900), (100, 90)],
-        *[(None, DAY - 300), (0, DAY - 300), (-5, DAY - 300), ("soon", DAY - 300)],
+        *[(None, DAY - 300), ("soon", DAY - 300)],
     ],
 )
 def test_access_token_is_renewed_before_it_ends(setup: Setup, lifetime: Any, used: float) -> None:
@@ -343,9 +298,8 @@ def test_configured_refresh_token_is_sent_once(setup: Setup) -> None:
     assert setup.grants == ["refresh_token", "refresh_token", "password"]
 
 
-@pytest.mark.parametrize("absent", [None, "", 5])
-def test_response_without_a_refresh_token_keeps_the_old_one(setup: Setup, absent: Any) -> None:
-    setup.respond(200, {"access_token": "a", "refresh_token": absent})
+def test_response_without_a_refresh_token_keeps_the_old_one(setup: Setup) -> None:
+    setup.respond(200, {"access_token": "a", "refresh_token": None})
     authenticator = setup.refreshing()
     for _ in range(2):
         authorize(authenticator)
@@ -379,7 +333,6 @@ def test_rejected_token_is_replaced_once_for_a_request(setup: Setup) -> None:
     assert authenticator.invalidate(rejected)
     replacement = authorized(authenticator)
     assert authenticator.invalidate(rejected)  # another thread, with the older token
-    assert not authenticator.invalidate(replacement, resends=1)
     assert authorized(authenticator).headers == replacement.headers
     assert setup.grants == ["password", "refresh_token"]
 
@@ -402,23 +355,13 @@ def test_cached_token_needs_no_request_until_its_renewal(setup: Setup) -> None:
     setup.now += DAY - 301
     second = setup.authenticator(**setup.cached)
     assert authorize(second) == first
-    setup.now += 2
+    setup.now += 31 * DAY  # the refresh token is tried however old it is
     renewed = authorize(setup.authenticator(**setup.cached))
     assert renewed != first
     assert authorize(second) == renewed
     assert setup.grants == ["password", "refresh_token"]
     for secret in (setup.envoy.client_secret, setup.envoy.password, setup.envoy.username):
         assert secret not in setup.path.read_text()
-
-
-def test_cached_refresh_token_is_tried_however_old_it_is(setup: Setup) -> None:
-    token = setup.envoy.new_refresh_token(*SCOPES)
-    for _ in range(2):
-        authorize(setup.authenticator(refresh_token=token, **setup.cached))
-        setup.now += 31 * DAY
-    first, second = (form["refresh_token"] for form in setup.forms)
-    assert first == token
-    assert second != token
 
 
 def test_refused_cached_refresh_token_gives_way_to_the_configured_one(setup: Setup) -> None:
@@ -494,6 +437,5 @@ def test_refresh_token_without_a_cache_is_warned_about(
 
 
 def test_discovery_does_not_create_the_cache(setup: Setup) -> None:
-    option = setup.sandbox.write_config(**setup.sandbox.login, **setup.cached)
-    assert run_tap(*option, "--discover").code == 0
+    assert setup.sandbox.tap(api_key=None, **setup.sandbox.login, **setup.cached).catalog_dict
     assert not setup.path.parent.exists()
