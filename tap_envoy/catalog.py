@@ -6,8 +6,9 @@ from copy import deepcopy
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from singer_sdk.singerlib import Catalog, Schema
-from singer_sdk.singerlib.catalog import REPLICATION_FULL_TABLE, REPLICATION_INCREMENTAL, Metadata
+from jsonschema import Draft202012Validator, SchemaError
+from singer_sdk.singerlib import Catalog, CatalogEntry, Metadata, MetadataMapping, Schema
+from singer_sdk.singerlib.catalog import REPLICATION_FULL_TABLE, REPLICATION_INCREMENTAL
 
 from tap_envoy.exceptions import EnvoyError, list_names, printable
 from tap_envoy.records import format_timestamp, normalize_timestamp
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from singer_sdk import Stream
-    from singer_sdk.singerlib import CatalogEntry
 
 CLOCK_TOLERANCE = timedelta(days=1)
 """How far a bookmark may be in the future, where clocks differ."""
@@ -25,60 +25,69 @@ CLOCK_TOLERANCE = timedelta(days=1)
 RESET = "reset the state (`meltano state clear`, or the file of --state) to read all again"
 
 
-def parse_catalog(value: Mapping[str, Any], logger: logging.Logger) -> Catalog:
-    """Return a catalog; log a warning where two places in it disagree.
+def parse_catalog(
+    value: Mapping[str, Any], streams: Mapping[str, Stream], logger: logging.Logger
+) -> Catalog:
+    """Return the selected entries of a catalog, each with all that the SDK needs.
 
     Raises:
-        EnvoyError: If `value` is none, or does not say clearly what it selects.
+        EnvoyError: If `value` is not a catalog, selects no stream, or cannot be followed.
     """
     try:
-        streams = deepcopy(value["streams"])
-        # Without metadata, streams are selected one by one, or all are.
-        places = [place for x in streams for place in (x, x.get("schema") or {})]
-        default = not any(place.get("selected") for place in places)
-        streams = [_with_metadata(stream, logger, default=default) for stream in streams]
-        return Catalog.from_dict({"streams": streams})
+        names = [entry["tap_stream_id"] for entry in value["streams"]]
+        entries = [
+            _parse_entry(streams[name], deepcopy(entry), logger)
+            for name, entry in zip(names, value["streams"], strict=True)
+            if name in streams
+        ]
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
         raise EnvoyError(
             "--catalog: the file is not a Singer catalog; create one with --discover."
         ) from None
+    catalog = Catalog((entry.tap_stream_id, entry) for entry in entries if entry)
+    if not catalog:
+        raise EnvoyError(
+            "--catalog: no stream of this tap is selected; set `selected` to true in the metadata "
+            "of at least one."
+        )
+    if repeated := {name for name in names if names.count(name) > 1}:
+        raise EnvoyError(f"--catalog: more than one entry of {list_names(repeated)}; keep one.")
+    if others := set(names) - streams.keys():
+        logger.warning("--catalog: ignoring unknown streams: %s.", list_names(others))
+    return catalog
 
 
-def _with_metadata(
-    stream: Mapping[str, Any], logger: logging.Logger, *, default: bool
-) -> dict[str, Any]:
-    """Return an entry whose metadata has what other tools write elsewhere, or by other names."""
-    stream_name = printable(stream["tap_stream_id"])
-    schema = stream.get("schema") or {}
-    metadata: dict[tuple[str, ...], dict[str, Any]] = {
-        tuple(x["breadcrumb"]): {k: v for k, v in x["metadata"].items() if v is not None}
-        for x in stream.get("metadata") or ()
-    }
-    places = [((), stream), *_subschemas(schema)]
-    for place in [*metadata.values(), *(place for _, place in places)]:
-        for key in ("selected", "selected-by-default"):
-            if place.get(key) not in (None, True, False):
-                raise EnvoyError(f"--catalog: `{key}` of {stream_name} must be true or false.")
-    for breadcrumb, place in places:
-        if (is_selected := place.get("selected")) is not None:
-            found = metadata.setdefault(breadcrumb, {})
-            if found.setdefault("selected", is_selected) != is_selected:
-                found["selected"] = False
-                name = printable(".".join([stream_name, *breadcrumb[1::2]]))
-                logger.warning(
-                    "--catalog: %s is both selected and deselected; leaving it out.", name
-                )
-    # Without a root, the SDK selects a stream, but none of its properties.
-    root = metadata.setdefault((), {"selected": default})
-    replication = {}
-    for key in ("replication-method", "replication-key"):
-        name = key.replace("-", "_")
-        if len({root.get(key), stream.get(name)} - {None}) > 1:
-            text = "--catalog: the entry of %s and its metadata disagree on `%s`; using the latter."
-            logger.warning(text, stream_name, key)
-        replication[name] = root.get(key, stream.get(name))
-    items = [{"breadcrumb": list(x), "metadata": y} for x, y in metadata.items()]
-    return {**stream, "schema": schema, "metadata": items, **replication}
+def _parse_entry(
+    stream: Stream, entry: Mapping[str, Any], logger: logging.Logger
+) -> CatalogEntry | None:
+    """Return the entry of a selected stream, with what short, hand-written ones leave out."""
+    name, own, schema = stream.name, stream.schema["properties"], entry.get("schema") or {}
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        where = printable(error.json_path, 200)
+        raise EnvoyError(f"--catalog: the schema of {name} is not valid at {where}.") from None
+    properties = schema["properties"] = schema.get("properties") or own
+    metadata = MetadataMapping.from_iterable(entry.get("metadata") or [])
+    for breadcrumb, place in [((), entry), *_subschemas(schema)]:
+        marks = {metadata[breadcrumb].selected, place.get("selected")} - {None}
+        if marks not in (set(), {True}, {False}):
+            where = printable(".".join([name, *breadcrumb[1::2]]))
+            raise EnvoyError(
+                f"--catalog: `selected` of {where} must be true or false, and the same in its "
+                "entry, metadata and schema."
+            )
+        metadata[breadcrumb].selected = next(iter(marks), None)
+    if not metadata.resolve_selection()[()]:
+        return None
+    keys = entry.get("key_properties") or metadata.root.table_key_properties or stream.primary_keys
+    for key in {*keys, stream.replication_key} - {None}:
+        if "type" not in properties.get(key, {}):
+            properties[key] = own[key]
+        metadata["properties", key].inclusion = Metadata.InclusionType.AUTOMATIC
+    method, metadata.root.replication_key = _replication(stream, entry, logger)
+    schema = Schema.from_dict(schema)
+    return CatalogEntry(name, metadata, schema, name, keys, replication_method=method)
 
 
 def _subschemas(
@@ -95,57 +104,28 @@ def _subschemas(
         yield from _subschemas(inner, (*breadcrumb, "properties", name))
 
 
-def check_catalog(catalog: Catalog, streams: Mapping[str, Stream]) -> Iterator[str]:
-    """Yield a warning for streams other than `streams`; complete the entries of these in place.
-
-    Raises:
-        EnvoyError: If no stream is selected, or one cannot be read as its entry says.
-    """
-    known = {name: entry for name, entry in catalog.items() if name in streams}
-    selected = [entry for entry in known.values() if entry.metadata.resolve_selection()[()]]
-    if not selected:
-        raise EnvoyError(
-            "--catalog: no stream of this tap is selected; set `selected` to true in the metadata "
-            "of at least one."
-        )
-    if others := catalog.keys() - known.keys():
-        yield f"--catalog: ignoring unknown streams: {list_names(others)}."
-    for entry in selected:
-        _set_replication(entry, streams[entry.tap_stream_id])
-    for name, entry in known.items():
-        _complete(entry, streams[name])
-
-
-def _set_replication(entry: CatalogEntry, stream: Stream) -> None:
-    root, key = entry.metadata.root, stream.replication_key
-    method = entry.replication_method or root.forced_replication_method
+def _replication(
+    stream: Stream, entry: Mapping[str, Any], logger: logging.Logger
+) -> tuple[str | None, str | None]:
+    """Return the replication method and key of an entry; the metadata's method wins."""
+    own = stream.replication_key
+    items: list[Any] = entry.get("metadata") or []
+    root: Any = next((item["metadata"] for item in items if not item["breadcrumb"]), {})
+    methods = root.get("replication-method"), entry.get("replication_method")
+    method = methods[0] or methods[1]
+    if all(methods) and methods[0] != methods[1]:
+        text = "--catalog: %s has two replication methods; using that of its metadata."
+        logger.warning(text, stream.name)
     if method == REPLICATION_FULL_TABLE:
-        entry.replication_key = root.replication_key = None
-        return
-    is_possible = method in {None, REPLICATION_INCREMENTAL} if key else method is None
-    if not is_possible or entry.replication_key not in {None, key}:
-        allowed = f" or INCREMENTAL by `{key}`" if key else ""
+        return method, None
+    keys = {root.get("replication-key"), entry.get("replication_key")}
+    if method not in {None, own and REPLICATION_INCREMENTAL} or not keys <= {None, own}:
+        allowed = f" or INCREMENTAL by `{own}`" if own else ""
         raise EnvoyError(
             f"--catalog: {stream.name} can be read FULL_TABLE{allowed}; correct its "
             "`replication-method` and `replication-key`."
         )
-    entry.replication_key = key
-
-
-def _complete(entry: CatalogEntry, stream: Stream) -> None:
-    """Add the schema and the primary key that a short, hand-written entry leaves out."""
-    own = Schema.from_dict(stream.schema).properties or {}
-    properties = entry.schema.properties = entry.schema.properties or own
-    keys = entry.key_properties or entry.metadata.root.table_key_properties or stream.primary_keys
-    if unknown := set(keys) - own.keys():
-        names = list_names(unknown)
-        raise EnvoyError(f"--catalog: `key_properties` of {stream.name} are unknown: {names}.")
-    for name in {*keys, *stream.primary_keys, *filter(None, [stream.replication_key])}:
-        if name not in properties or not properties[name].type:
-            properties[name] = own[name]
-        metadata = entry.metadata.setdefault(("properties", name), Metadata())
-        metadata.inclusion = Metadata.InclusionType.AUTOMATIC  # a target needs it
-    entry.key_properties, entry.stream = keys, stream.name
+    return method, own
 
 
 def unwrap_state(value: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from singer_sdk.tap_base import CliTestOptionValue
 from typing_extensions import override
 
 from tap_envoy.auth import Authenticator, create_authenticator
-from tap_envoy.catalog import check_catalog, parse_catalog, unwrap_state
+from tap_envoy.catalog import parse_catalog, unwrap_state
 from tap_envoy.client import EnvoyStream
 from tap_envoy.config import CONFIG_SCHEMA, load_config, read_json
 from tap_envoy.connection import run_connection_test
@@ -33,6 +33,8 @@ from tap_envoy.writer import BufferedMessageWriter, ShutdownError
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
+
+    from singer_sdk.singerlib import Catalog
 
 STREAM_LIST = "Streams:" + "".join(
     f"\n  {vars(stream)['name']:<16}{str(stream.__doc__).splitlines()[0]}" for stream in STREAMS
@@ -71,6 +73,7 @@ class TapEnvoy(Tap):
         validate_config: bool = True,
         **kwargs: Any,  # those of the SDK
     ) -> None:
+        self._catalog_file = catalog
         self.writer = BufferedMessageWriter()
         self.logger.addFilter(_is_relevant)
         schema = self.config_jsonschema
@@ -79,7 +82,6 @@ class TapEnvoy(Tap):
             config = load_config(config or {}, schema, self.logger, parse_env=parse_env_config)
         super().__init__(
             config=config if validate_config else {},
-            catalog=None if catalog is None else parse_catalog(catalog, self.logger),
             validate_config=validate_config,
             message_writer=self.writer,
             **kwargs,
@@ -127,6 +129,13 @@ class TapEnvoy(Tap):
         """The streams by name, before a catalog is applied to them."""
         return {stream.name: stream for stream in self.discover_streams()}
 
+    @cached_property
+    @override
+    def input_catalog(self) -> Catalog | None:
+        """The catalog of `--catalog`."""
+        file = self._catalog_file
+        return None if file is None else parse_catalog(file, self._discovered, self.logger)
+
     @property
     def envoy_streams(self) -> list[EnvoyStream]:
         """All streams."""
@@ -144,9 +153,6 @@ class TapEnvoy(Tap):
         Raises:
             EnvoyError: If one of them is not valid.
         """
-        if self.input_catalog is not None:
-            for warning in check_catalog(self.input_catalog, self._discovered):
-                self.logger.warning("%s", warning)
         properties = {name: x.schema["properties"] for name, x in self._discovered.items()}
         check_stream_maps(self.config.get("stream_maps", {}), properties)
         PluginBase.setup_mapper(self)

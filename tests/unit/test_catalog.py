@@ -42,51 +42,27 @@ def of_property(name: str, **metadata: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "deselected",
     [
+        {"tap_stream_id": "entries"},
         {"tap_stream_id": "entries", "selected": False},
         {"tap_stream_id": "entries", "schema": {"selected": False, "properties": {}}},
-        {"tap_stream_id": "entries", "selected": False, "metadata": []},
-        {"tap_stream_id": "entries", "selected": False, "metadata": [of_property("email")]},
-        entry(root={"selected": False}),
+        {"tap_stream_id": "entries", "metadata": [of_property("email", selected=True)]},
         entry(root={"selected": None}, selected=False),
         entry(root={"selected-by-default": False}),
-        entry(root={"selected": True, "inclusion": "unsupported"}),
     ],
     ids=repr,
 )
-def test_catalog_explicit_no_counts_wherever_it_stands(
-    caplog: pytest.LogCaptureFixture, deselected: dict[str, Any]
-) -> None:
+def test_catalog_deselects_what_is_not_marked(deselected: dict[str, Any]) -> None:
     assert selected(entry("flows"), deselected) == ["flows"]
-    assert caplog.messages == []
-
-
-@pytest.mark.parametrize(
-    "contradictory",
-    [
-        entry(selected=False),
-        entry(root={"selected": False}, selected=True),
-        entry(schema={"selected": False}),
-    ],
-    ids=repr,
-)
-def test_catalog_that_says_yes_and_no_means_no_with_a_warning(
-    caplog: pytest.LogCaptureFixture, contradictory: dict[str, Any]
-) -> None:
-    assert selected(entry("flows"), contradictory) == ["flows"]
-    text = "--catalog: entries is both selected and deselected; leaving it out."
-    assert caplog.messages == [text]
 
 
 @pytest.mark.parametrize(
     "chosen",
     [
-        {"tap_stream_id": "entries"},  # the shortest
-        {"tap_stream_id": "entries", "selected": True},
-        {"tap_stream_id": "entries", "schema": {"selected": True}},
+        {"tap_stream_id": "entries", "selected": True},  # the shortest
+        {"tap_stream_id": "entries", "schema": {"selected": True}},  # as older tools write it
         entry(root={"selected-by-default": True}),
         entry(root={"selected-by-default": False}, selected=True),
         entry(root={"selected": True}, stream="visitors", stream_alias="visitors"),
-        {"tap_stream_id": "entries", "metadata": [of_property("email", selected=True)]},
     ],
     ids=repr,
 )
@@ -98,14 +74,6 @@ def test_catalog_entry_of_any_form_is_selected_and_complete(
     assert stream.primary_keys == ("id",)
     assert {"id", "signedInAt", "email"} <= stream.effective_schema["properties"].keys()
     assert caplog.messages == []
-
-
-@pytest.mark.parametrize("key", ["selected", "selected-by-default"])
-@pytest.mark.parametrize("value", ["true", "no", "", 2, [], {}], ids=repr)
-def test_catalog_selection_that_is_no_boolean_is_refused(key: str, value: Any) -> None:
-    sentence = f"--catalog: `{key}` of entries must be true or false."
-    with pytest.raises(EnvoyError, match=re.escape(sentence)):
-        tap(entry(root={key: value}))
 
 
 def test_catalog_properties_are_selected_by_metadata_or_schema() -> None:
@@ -127,24 +95,17 @@ def test_catalog_properties_are_selected_by_metadata_or_schema() -> None:
     assert not stream.mask["properties", "photo", "properties", "url"]
 
 
-def test_catalog_cannot_deselect_keys() -> None:
-    names = ("id", "signedInAt", "flowId", "email")
+def test_catalog_keys_are_selected_and_have_a_type() -> None:
+    names = ("signedInAt", "flowId", "email")
     metadata = [*entry()["metadata"], *(of_property(name, selected=False) for name in names)]
-    (stream,) = tap(entry(metadata=metadata, key_properties=["flowId"])).selected_streams
-    assert [stream.mask["properties", name] for name in names] == [True, True, True, False]
-
-
-def test_catalog_keys_without_a_type_get_it() -> None:
-    (stream,) = tap(entry(schema={"properties": {"id": {}, "email": {}}})).selected_streams
-    assert stream.is_timestamp_replication_key
-    assert stream.effective_schema["properties"]["id"]["type"] == ["string"]
-
-
-def test_catalog_without_metadata_selects_what_is_marked() -> None:
-    unmarked = {"tap_stream_id": "entries"}
-    assert selected(unmarked, {"tap_stream_id": "flows", "selected": True}) == ["flows"]
-    assert selected(unmarked, {"tap_stream_id": "flows", "schema": {"selected": True}}) == ["flows"]
-    assert selected(unmarked, {"tap_stream_id": "flows"}) == ["entries", "flows"]
+    changed = entry(
+        metadata=metadata,
+        schema={"properties": {"flowId": {}, "email": {}}},
+        key_properties=["flowId"],
+    )
+    (stream,) = tap(changed).selected_streams
+    assert [stream.mask["properties", name] for name in names] == [True, True, False]
+    assert stream.effective_schema["properties"]["flowId"]["type"] == ["string", "null"]
 
 
 # Replication
@@ -153,17 +114,15 @@ def test_catalog_without_metadata_selects_what_is_marked() -> None:
 @pytest.mark.parametrize(
     ("changed", "method"),
     [
-        (entry(replication_method="FULL_TABLE"), "FULL_TABLE"),
-        (entry(root={"selected": True, "replication-method": "FULL_TABLE"}), "FULL_TABLE"),
-        (entry(root={"selected": True, "forced-replication-method": "FULL_TABLE"}), "FULL_TABLE"),
-        (entry(root={"selected": True, "replication-method": "INCREMENTAL"}), "INCREMENTAL"),
         (entry(replication_method="FULL_TABLE", replication_key="email"), "FULL_TABLE"),
+        (entry(root={"selected": True, "replication-method": "FULL_TABLE"}), "FULL_TABLE"),
+        (entry(root={"selected": True, "replication-method": "INCREMENTAL"}), "INCREMENTAL"),
         (entry("locations", replication_method="FULL_TABLE"), "FULL_TABLE"),
         (entry(replication_key="signedInAt"), "INCREMENTAL"),
     ],
     ids=repr,
 )
-def test_catalog_replication_is_followed_wherever_it_stands(
+def test_catalog_replication_is_followed_wherever_it_is(
     caplog: pytest.LogCaptureFixture, changed: dict[str, Any], method: str
 ) -> None:
     (stream,) = tap(changed).selected_streams
@@ -172,62 +131,64 @@ def test_catalog_replication_is_followed_wherever_it_stands(
     assert caplog.messages == []
 
 
-def test_catalog_replication_of_the_metadata_wins_with_a_warning(
+def test_catalog_replication_method_of_the_metadata_wins_with_a_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     root = {"selected": True, "replication-method": "FULL_TABLE"}
     (stream,) = tap(entry(root=root, replication_method="INCREMENTAL")).selected_streams
     assert stream.replication_method == "FULL_TABLE"
-    (warning,) = caplog.messages
-    assert warning == (
-        "--catalog: the entry of entries and its metadata disagree on `replication-method`; "
-        "using the latter."
-    )
+    sentence = "--catalog: entries has two replication methods; using that of its metadata."
+    assert caplog.messages == [sentence]
 
 
-ENTRIES = "--catalog: entries can be read FULL_TABLE or INCREMENTAL by `signedInAt`; correct"
-LOCATIONS = "--catalog: locations can be read FULL_TABLE; correct its `replication-method` and"
+# What is refused
 
-
-@pytest.mark.parametrize(
-    ("changed", "sentence"),
-    [
-        (entry(replication_key="signedOutAt"), ENTRIES),
-        (entry(root={"selected": True, "replication-key": "signedOutAt"}), ENTRIES),
-        (entry(root={"selected": True, "replication-method": "LOG_BASED"}), ENTRIES),
-        (entry(replication_method="incremental"), ENTRIES),
-        (entry("locations", replication_method="INCREMENTAL"), LOCATIONS),
-        (entry("locations", replication_key="createdAt"), LOCATIONS),
-        (entry(key_properties=["id", "zebra"]), "`key_properties` of entries are unknown: zebra."),
-        ({"tap_stream_id": "issues"}, "no stream of this tap is selected; set `selected` to true"),
-        (entry(root={"selected": False}), "no stream of this tap is selected; set `selected`"),
-    ],
-    ids=repr,
-)
-def test_catalog_that_would_be_read_wrongly_is_refused(
-    changed: dict[str, Any], sentence: str
-) -> None:
-    with pytest.raises(EnvoyError, match=re.escape(sentence)):
-        tap(changed)
+ENTRIES = "entries can be read FULL_TABLE or INCREMENTAL by `signedInAt`; correct its `repl"
+LOCATIONS = "locations can be read FULL_TABLE; correct its `replication-method` and `repl"
+SELECTED = "must be true or false, and the same in its entry, metadata and schema."
+INCREMENTAL = {"replication_method": "INCREMENTAL", "replication_key": "updatedAt"}
 
 
 @pytest.mark.parametrize(
-    "value",
+    ("entries", "sentence"),
     [
-        5,
-        {},
-        {"tap_stream_id": ["entries"]},
-        {"tap_stream_id": "entries", "schema": 5},
-        {"tap_stream_id": "entries", "schema": {"properties": {"id": True}}},
-        {"tap_stream_id": "entries", "metadata": {"a": 1}},
-        {"tap_stream_id": "entries", "metadata": [{"breadcrumb": []}]},
+        ([entry(root={"selected": "true"})], f"`selected` of entries {SELECTED}"),
+        ([entry(selected=False)], f"`selected` of entries {SELECTED}"),
+        ([entry(schema={"selected": False})], f"`selected` of entries {SELECTED}"),
+        (
+            [{**entry(), "metadata": [*entry()["metadata"], of_property("email", selected="no")]}],
+            f"`selected` of entries.email {SELECTED}",
+        ),
+        ([entry(replication_key="signedOutAt")], ENTRIES),
+        ([entry(root={"selected": True, "replication-key": "signedOutAt"})], ENTRIES),
+        ([entry(root={"selected": True, "replication-method": "LOG_BASED"})], ENTRIES),
+        ([entry("locations", **INCREMENTAL)], LOCATIONS),
+        ([entry("locations", replication_key="createdAt")], LOCATIONS),
+        (
+            [entry(schema={"properties": {"email": {"type": "strng"}}})],
+            "the schema of entries is not valid at $.properties.email.type.",
+        ),
+        ([entry(), entry("flows"), entry()], "more than one entry of entries; keep one."),
+        ([{"tap_stream_id": "issues"}], "no stream of this tap is selected; set `selected` to tr"),
+        ([entry(root={"selected": False})], "no stream of this tap is selected; set `selected`"),
+        *(
+            ([other], "the file is not a Singer catalog; create one with --discover.")
+            for other in (
+                5,
+                {},
+                {"tap_stream_id": ["entries"]},
+                entry(schema={"properties": {"id": True}}),
+                entry(key_properties=["zebra"]),
+                {"tap_stream_id": "entries", "metadata": {"a": 1}},
+                {"tap_stream_id": "entries", "metadata": [{"breadcrumb": []}]},
+            )
+        ),
     ],
     ids=repr,
 )
-def test_catalog_of_another_form_is_refused(value: Any) -> None:
-    sentence = "--catalog: the file is not a Singer catalog; create one with --discover."
-    with pytest.raises(EnvoyError, match=re.escape(sentence)):
-        tap(value)
+def test_catalog_that_cannot_be_followed_is_refused(entries: list[Any], sentence: str) -> None:
+    with pytest.raises(EnvoyError, match=f"^--catalog: {re.escape(sentence)}"):
+        tap(*entries)
 
 
 # State
@@ -236,24 +197,19 @@ BOOKMARKS = {"entries": {"replication_key": "signedInAt", "replication_key_value
 
 
 @pytest.mark.parametrize(
-    "state",
+    ("state", "bookmarks"),
     [
-        {"bookmarks": BOOKMARKS},
-        {"type": "STATE", "value": {"bookmarks": BOOKMARKS}},
-        {"singer_state": {"bookmarks": BOOKMARKS}},
-        {"completed": {"singer_state": {"bookmarks": BOOKMARKS}}, "partial": {}},
-        {"bookmarks": BOOKMARKS, "currently_syncing": None},
-        {"bookmarks": {"entries": BOOKMARKS["entries"] | {"partitions": 3, "progress_markers": 1}}},
+        ({}, {}),
+        ({"bookmarks": {}}, {}),
+        ({"singer_state": {}}, {}),
+        ({"type": "STATE", "value": {"bookmarks": BOOKMARKS}}, BOOKMARKS),
+        ({"completed": {"singer_state": {"bookmarks": BOOKMARKS}}, "partial": {}}, BOOKMARKS),
+        ({"bookmarks": {"entries": BOOKMARKS["entries"] | {"partitions": 3}}}, BOOKMARKS),
     ],
     ids=repr,
 )
-def test_state_of_each_tool_is_unwrapped(state: dict[str, Any]) -> None:
-    assert unwrap_state(state) == BOOKMARKS
-
-
-@pytest.mark.parametrize("state", [{}, {"bookmarks": {}}, {"singer_state": {}}])
-def test_state_without_bookmarks_is_empty(state: dict[str, Any]) -> None:
-    assert unwrap_state(state) == {}
+def test_state_of_each_tool_is_unwrapped(state: dict[str, Any], bookmarks: dict[str, Any]) -> None:
+    assert unwrap_state(state) == bookmarks
 
 
 @pytest.mark.parametrize("state", [{"entries": TIME}, {"bookmarks": None}, {"value": 7}])
