@@ -1,19 +1,16 @@
 """Responses that end a stream or a run, and what a log shows of them."""
 
 import gzip
-import json
-import logging
 import socket
 from typing import Any
 
 import pytest
 
-from tap_envoy.exceptions import CredentialsRejectedError, EnvoyError, RunAbortedError
+from tap_envoy.exceptions import CredentialsRejectedError, EnvoyError
 from tests.conftest import Sandbox, read
 from tests.sandbox import RESOURCES, ScriptedResponse
 
 LIST = "/v1/locations"
-TOKEN = "/oauth2/token"
 
 
 @pytest.mark.parametrize(
@@ -40,7 +37,6 @@ def test_success_without_rows_is_an_error_and_never_an_empty_list(
 @pytest.mark.parametrize(
     "body",
     [
-        {"status": 401, "message": "why"},
         {"data": [], "status": "401 Unauthorized", "message": "why"},
         {"error": {"status": 401, "message": "why"}},
         {"errors": [{"status": "401", "detail": "why"}]},
@@ -50,20 +46,19 @@ def test_api_key_rejected_with_http_200_ends_the_run(sandbox: Sandbox, body: Any
     sandbox.envoy.script(LIST, ScriptedResponse(200, body))
     with pytest.raises(CredentialsRejectedError, match=r"\(HTTP 401: “.*why”\); check `api_key`"):
         read(sandbox.tap())
+    assert len(sandbox.envoy.requests_for(LIST)) == 1
 
 
-@pytest.mark.parametrize("more", [{"status": "ok"}, {"status": 200}, {"error": False}])
-def test_harmless_status_beside_rows_is_ignored(sandbox: Sandbox, more: dict[str, Any]) -> None:
-    body = {"data": [{"id": 7}], "meta": {"total": 1}, **more}
+def test_number_as_an_id_becomes_text(sandbox: Sandbox) -> None:
+    body = {"status": 200, "data": [{"id": 7}], "meta": {"total": 1}}
     sandbox.envoy.script(LIST, *[ScriptedResponse(200, body)] * 9)
-    assert [row["id"] for row in read(sandbox.tap())] == ["7"]  # a number becomes text
+    assert [row["id"] for row in read(sandbox.tap())] == ["7"]
 
 
-@pytest.mark.parametrize("body", [b"<html>", gzip.compress(b'{"data": []}')[:-12]])
-def test_body_that_stays_incomplete_or_no_json_ends_the_stream(
-    sandbox: Sandbox, body: bytes
-) -> None:
-    page = ScriptedResponse(200, body, {"Content-Encoding": "gzip"} if b"<" not in body else {})
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+def test_body_that_stays_incomplete_ends_the_stream(sandbox: Sandbox, encoding: str) -> None:
+    body = gzip.compress(b'{"data": []}')[:-12] if encoding == "gzip" else b'{"data": '
+    page = ScriptedResponse(200, body, {"Content-Encoding": encoding})
     sandbox.envoy.script(LIST, *[page] * 999)
     with pytest.raises(EnvoyError, match=r"incomplete; check `api_url`.*Gave up after"):
         read(sandbox.tap())
@@ -72,29 +67,18 @@ def test_body_that_stays_incomplete_or_no_json_ends_the_stream(
 @pytest.mark.parametrize(
     ("status", "text"),
     [
-        (206, "Envoy returned HTTP 206: “this is why” instead of a list of rows; check `api_url`"),
-        (404, "Envoy rejected the request for /locations (HTTP 404: “this is why”); check `api_u"),
-        (405, "Envoy returned HTTP 405: “this is why” instead of a list of rows; check `api_url`"),
+        (206, "^Envoy returned HTTP 206: “why” instead of a list of rows; check `api_url`"),
+        (404, r"^Envoy rejected the request for /locations \(HTTP 404: “why”\); check `api_url`"),
+        (405, "^Envoy returned HTTP 405: “why” instead of a list of rows; check `api_url`"),
     ],
 )
 def test_status_that_no_retry_changes_ends_the_stream_at_once(
     sandbox: Sandbox, status: int, text: str
 ) -> None:
-    sandbox.envoy.script(LIST, *[ScriptedResponse(status, {"message": "this is why"})] * 9)
-    with pytest.raises(EnvoyError) as caught:
+    sandbox.envoy.script(LIST, *[ScriptedResponse(status, {"message": "why"})] * 9)
+    with pytest.raises(EnvoyError, match=text):
         read(sandbox.tap())
-    assert text in str(caught.value)
     assert len(sandbox.envoy.requests_for(LIST)) == 1
-
-
-@pytest.mark.parametrize("status", [400, 422])
-def test_request_that_is_rejected_in_every_form_ends_the_stream_with_its_reason(
-    sandbox: Sandbox, status: int
-) -> None:
-    sandbox.envoy.script(LIST, *[ScriptedResponse(status, {"message": "this is why"})] * 99)
-    with pytest.raises(EnvoyError, match=f"HTTP {status}: “this is why”"):
-        read(sandbox.tap())
-    assert sandbox.envoy.requests_for(LIST)[-1].query == {}  # as in the guide
 
 
 def test_redirect_is_named_and_not_followed(sandbox: Sandbox) -> None:
@@ -111,40 +95,11 @@ def test_redirect_is_named_and_not_followed(sandbox: Sandbox) -> None:
 
 def test_missing_scope_is_named_with_advice_for_the_credentials(sandbox: Sandbox) -> None:
     sandbox.envoy.script("/v1/invites", *[ScriptedResponse(403, {"message": "why"})] * 2)
-    texts = []
-    for settings in ({}, {"api_key": None, **sandbox.login}):
-        with pytest.raises(EnvoyError, match=r"HTTP 403: “why”.*`invites.read` and `em") as caught:
+    text = r"HTTP 403: “why”.*`invites.read` and `employees.read` to the integration in Envoy's Dev"
+    login = {"api_key": None, **sandbox.login}
+    for settings, advice in (({}, r"\.$"), (login, " .* a refresh token keeps the scopes")):
+        with pytest.raises(EnvoyError, match=f"{text} Dashboard{advice}"):
             read(sandbox.tap(**settings), "invites")
-        texts.append(str(caught.value))
-    assert "refresh token" not in texts[0]
-    assert "API user" not in texts[0]
-    assert "a refresh token keeps the scopes" in texts[1]
-
-
-# What is never shown
-
-
-@pytest.mark.parametrize(
-    ("path", "response"),
-    [
-        (LIST, ScriptedResponse(500, {"message": "no"})),
-        (LIST, ScriptedResponse(200, {"access_token": "hidden-token", "data": None})),
-        (TOKEN, ScriptedResponse(503, b"")),
-        (TOKEN, ScriptedResponse(200, {"access_token": 5, "refresh_token": "hidden-token"})),
-        (TOKEN, ScriptedResponse(302, b"", {"Location": "https://evil.example/?t=hidden-token"})),
-    ],
-)
-def test_secrets_are_not_shown_whatever_the_response(
-    sandbox: Sandbox, path: str, response: ScriptedResponse, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.DEBUG)
-    sandbox.envoy.script(path, *[response] * 99)
-    tap = sandbox.tap(api_key=None, **sandbox.login)
-    with pytest.raises(RunAbortedError if path == TOKEN else EnvoyError) as caught:
-        read(tap)
-    shown = f"{caught.value}{caplog.text}{json.dumps(tap.state)}"
-    for secret in sandbox.envoy.secrets | {"hidden-token"}:
-        assert secret not in shown
 
 
 def test_records_are_not_shown_in_a_log(sandbox: Sandbox) -> None:

@@ -59,15 +59,14 @@ def test_simultaneous_runs_spend_each_refresh_token_once(
     sandbox: Sandbox, config: dict[str, Any]
 ) -> None:
     del config["password"]
-    tokens = [sandbox.envoy.new_refresh_token() for _ in range(2)]
-    users = [
-        config | {"username": name, "refresh_token": token}
-        for name, token in zip("ab", tokens, strict=True)
-    ]
+    a, b = (
+        config | {"username": name, "refresh_token": sandbox.envoy.new_refresh_token()}
+        for name in "ab"
+    )
     for day in range(ROUNDS):
-        processes = [start(user, day) for user in (users[0], users[0], users[1])]
-        assert finish(*processes) == [0, 0, 0]  # the sandbox accepts each token once
-        assert {cached(user).refresh_token for user in users} == {*sandbox.envoy.refresh_tokens}
+        assert finish(*[start(user, day) for user in (a, a, b)]) == [0, 0, 0]
+        # The sandbox accepts each token once.
+        assert {cached(x).refresh_token for x in (a, b)} == {*sandbox.envoy.refresh_tokens}
     assert len(sandbox.envoy.requests) == 2 * ROUNDS
 
 

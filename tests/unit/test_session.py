@@ -1,8 +1,11 @@
 import heapq
 import logging
+import re
 import socket
 import time
+from collections.abc import Iterable
 from email.utils import formatdate
+from itertools import repeat
 
 import pytest
 import requests
@@ -13,9 +16,6 @@ from tap_envoy.exceptions import EnvoyError, NoConnectionError, RunAbortedError,
 from tap_envoy.session import EnvoySession, RateLimiter, RetryPolicy, parse_retry_after
 from tests.unit.clock import Clock
 from tests.unit.local_server import serve
-
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx"
-
 
 # Rate limiter
 
@@ -85,25 +85,17 @@ def test_rate_limiter_pause_reaches_a_thread_that_waits_and_keeps_the_longest() 
 # Retries
 
 
-class Retries:
-    """Retries a function that raises errors, without waiting in real time."""
+def retry(clock: Clock, errors: Iterable[TransientError], **policy: float) -> str:
+    """Retry what raises these errors, then returns "result"."""
+    session = EnvoySession(clock.limiter(1000), retry_policy=RetryPolicy(**policy))
+    remaining = iter(errors)
 
-    def __init__(self, **policy: float) -> None:
-        self.clock = Clock()
-        self.session = EnvoySession(self.clock.limiter(1000), retry_policy=RetryPolicy(**policy))
+    def attempt() -> str:
+        for error in remaining:
+            raise error
+        return "result"
 
-    def run(self, *errors: TransientError, forever: bool = False) -> int:
-        """Return the number of attempts."""
-        attempts = 0
-
-        def attempt() -> int:
-            nonlocal attempts
-            attempts += 1
-            if forever or attempts <= len(errors):
-                raise errors[(attempts - 1) % len(errors)]
-            return attempts
-
-        return self.session.retry(attempt, logging.getLogger("test"))
+    return session.retry(attempt, logging.getLogger("test"))
 
 
 def rejection(status: int, retry_after: str = "") -> TransientError:
@@ -115,11 +107,11 @@ def rejection(status: int, retry_after: str = "") -> TransientError:
 
 
 def test_retry_waits_double_with_jitter_up_to_a_minute_and_last_five_minutes() -> None:
-    retries = Retries()
+    clock = Clock()
     with pytest.raises(EnvoyError, match=r"^Down. Gave up after 3\d\d s; run again later.$") as e:
-        retries.run(TransientError("Down."), forever=True)
+        retry(clock, repeat(TransientError("Down.")))
     assert not isinstance(e.value, RunAbortedError)
-    slept = retries.clock.slept
+    slept = clock.slept
     for wait, longest in zip(slept, [2, 4, 8, 16, 32, *[60] * 20], strict=False):
         assert 0.75 * longest <= wait <= longest
     assert len({wait / 2**n for n, wait in enumerate(slept)}) == len(slept)
@@ -128,38 +120,35 @@ def test_retry_waits_double_with_jitter_up_to_a_minute_and_last_five_minutes() -
 
 def test_retry_without_a_connection_to_the_end_aborts_the_run() -> None:
     with pytest.raises(RunAbortedError, match="Gave up after"):
-        Retries().run(NoConnectionError("Cannot connect."), forever=True)
-
-
-def test_retry_returns_the_result_and_logs_each_wait(caplog: pytest.LogCaptureFixture) -> None:
-    assert Retries().run(TransientError("Busy."), TransientError("Busy.")) == 3
-    first, second = caplog.messages
-    assert first.startswith("Busy. Retrying in ")
-    assert first.endswith(" s (attempt 2).")
-    assert second.endswith(" s (attempt 3).")
+        retry(Clock(), repeat(NoConnectionError("Cannot connect.")))
 
 
 def test_retry_without_time_makes_one_attempt_and_keeps_the_cause() -> None:
-    retries = Retries(max_time=0)
+    clock = Clock()
     with pytest.raises(EnvoyError, match=r"^HTTP 503\. The server asked to wait 3600 s\.$"):
-        retries.run(rejection(503, "3600"))
-    assert retries.clock.slept == []
+        retry(clock, [rejection(503, "3600")], max_time=0)
+    assert clock.slept == []
 
 
 @pytest.mark.parametrize(("retry_after", "wait"), [(0, 2), (1, 2), (100, 100), (3600, 300)])
 def test_retry_after_only_lengthens_a_wait_up_to_five_minutes(
     retry_after: int, wait: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    retries = Retries()
-    retries.run(rejection(503, str(retry_after)))
-    assert retries.clock.slept[0] == pytest.approx(wait, rel=0.25)
+    clock = Clock()
+    retry(clock, [rejection(503, str(retry_after))])
+    assert clock.slept[0] == pytest.approx(wait, rel=0.25)
     assert ("asked to wait 3600 s" in caplog.text) == (retry_after == 3600)
 
 
-def test_repeated_429_suggests_another_program(caplog: pytest.LogCaptureFixture) -> None:
-    Retries().run(*map(rejection, (429, 429, 503)))
-    found = ["Another program may be using" in line for line in caplog.messages]
-    assert found == [False, True, False]
+def test_retries_are_logged_and_repeated_429_suggests_another_program(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert retry(Clock(), map(rejection, (429, 429, 503))) == "result"
+    advice = " Another program may be using the same credentials; see `requests_per_second`."
+    first, second, third = (re.sub(r"\d\.\d s", "N s", line) for line in caplog.messages)
+    assert first == "HTTP 429. Retrying in N s (attempt 2)."
+    assert second == f"HTTP 429.{advice} Retrying in N s (attempt 3)."
+    assert third == "HTTP 503. Retrying in N s (attempt 4)."
 
 
 @pytest.mark.parametrize(
@@ -177,38 +166,22 @@ def test_parse_retry_after(header: str, expected: float) -> None:
 # Session
 
 
-def test_session_keeps_connections_open_but_a_fresh_one_has_none() -> None:
-    requests: list[int] = []
-
-    def answer(client: socket.socket) -> None:
-        requests.append(0)
-        while client.recv(65536):
-            requests[-1] += 1
-            client.sendall(OK)
-
-    with serve(answer) as url, EnvoySession(RateLimiter(1000)) as session:
-        session.get(url)
-        session.get(url)
-        with session.fresh() as fresh:
-            fresh.get(url)
-    assert requests == [2, 1]
-
-
-def test_session_uses_the_proxy_of_the_environment_except_for_no_proxy(
+def test_session_keeps_connections_open_and_uses_the_proxy_except_for_no_proxy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    paths: list[bytes] = []
+    connections: list[list[bytes]] = []
 
     def answer(client: socket.socket) -> None:
+        connections.append([])
         while request := client.recv(65536):
-            paths.append(request.split()[1])
-            client.sendall(OK)
+            connections[-1].append(request.split()[1])
+            client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nx")
 
     with serve(answer) as url, EnvoySession(RateLimiter(1000)) as session:
         for name, value in (("http_proxy", url), ("no_proxy", "127.0.0.1")):
             monkeypatch.setenv(name, value)
-        session.get("http://api.example/first")
-        session.get("http://api.example/second")
+        session.get("http://api.example/1")
+        session.get("http://api.example/2")
         with session.fresh() as fresh:
             fresh.get(f"{url}/token")
-    assert paths == [b"http://api.example/first", b"http://api.example/second", b"/token"]
+    assert connections == [[b"http://api.example/1", b"http://api.example/2"], [b"/token"]]
