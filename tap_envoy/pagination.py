@@ -2,16 +2,17 @@
 
 A row that is deleted while a list is read moves all later rows up, so that plain pages miss one.
 Overlapping pages show this: each page after the first must begin with a row that is known already.
-A pass in which every page does so has missed no row that stayed, whatever was inserted or deleted
-between its requests. Let x be a row that was missed, and q the first page that begins after x. The
-pages before q end before x, so all that is known lies before x; but q begins with a known row.
+A pass in which every page does so has missed no row that kept its place among the others, whatever
+was inserted or deleted between its requests. Let x be a row that was missed, and q the first page
+that begins after x. The pages before q end before x, so all that is known lies before x; but q
+begins with a known row. A row that moved to the end is on the last page, which is answered last.
+Of a row that moved to the front only the total tells.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from http import HTTPStatus
 from itertools import count, takewhile
 from typing import TYPE_CHECKING
 
@@ -182,65 +183,67 @@ class Pass:
 
     def _read_overlapping(self, first: Page) -> Iterator[Page]:
         """Yield the pages after the first, while each begins with the last of the known rows."""
-        size = len(first.records)
-        plan = overlapping_pages(size, self.max_rows)
-        last, had_new, tail = first.ids[-1], True, PageRequest(1, size)
+        size, totals = len(first.records), {first.total}
+        last_id, tail = first.ids[-1], PageRequest(1, size)
+        had_new = True
         was_short = size < 3  # noqa: PLR2004  # too few rows for the next page to begin within
-        for request, page in self._pages_after(first, plan):
-            if was_short and self._is_past_end(request, page, was_short=True):
-                break
-            if len(page.records) > request.size or (page.rejection and last == first.ids[-1]):
+        for request, page in self._pages_after(first, overlapping_pages(size, self.max_rows)):
+            if len(page.records) > request.size or (page.rejection and tail.number == 1):
                 self.paging.can_overlap = False  # it does not serve pages of this size
                 return
             if page.rejection:
                 raise DepthLimitError(len(self.ids), page.rejection)
             known = list(takewhile(self.ids.__contains__, page.ids))
-            joins = known[-1:] == [last] and self.ids.isdisjoint(page.ids[len(known) :])
+            joins = known[-1:] == [last_id] and self.ids.isdisjoint(page.ids[len(known) :])
             has_new, is_short = len(known) < len(page.ids), len(page.ids) < request.size
             self._add(page)
             yield page
-            if was_short and not page.ids:
-                break
-            if not joins or not (has_new or is_short):
-                return  # torn: rows have moved
-            last, was_short, tail = page.ids[-1], is_short, request
-            if (is_short and self._is_last(request.end)) or not (has_new or had_new):
+            totals.add(page.total)
+            is_end = was_short and not page.ids
+            if not is_end:
+                if not joins or not (has_new or is_short):
+                    return  # torn: rows have moved
+                last_id, was_short, tail = page.ids[-1], is_short, request
+                is_end = is_short and self._is_last(request.end)
+            if is_end or not (has_new or had_new):
                 break
             had_new = has_new  # one page may have none, if its last rows are hidden
         else:
             return
-        # Responses come in any order: meanwhile, a row may have moved from a late page to the end.
-        if self.total is None and not self.ids.issuperset(self.fetch(tail).ids):
-            return
-        self._finish(Proof.COMPLETE, request, request.size)
+        # Unless it was requested after all others, the last page may have been answered before a
+        # row moved from another page to the end.
+        was_last = self._is_last(tail.end) and len(totals) == 1
+        if was_last or self.ids.issuperset(self.fetch(tail).ids):
+            self._finish(Proof.COMPLETE, request, request.size)
 
     def _read_plain(self, first: Page) -> Iterator[Page]:
         """Yield the pages after the first, while none has a row that is known already."""
-        size, was_short = len(first.records), False
+        size = len(first.records)
         for request, page in self._pages_after(first, plain_pages(self.paging.size, self.max_rows)):
-            if self._is_past_end(request, page, was_short=was_short):
-                return self._finish(Proof.UNCONFIRMED, request, size)
             if page.rejection:
                 raise DepthLimitError(len(self.ids), page.rejection)
             if not self.ids.isdisjoint(page.ids):
-                return None  # torn: rows have moved
+                return  # torn: rows have moved
             self._add(page)
             yield page
-            was_short = len(page.ids) < size
-            if not page.ids or (was_short and self._is_last(request.number * size)):
-                return self._finish(Proof.UNCONFIRMED, request, size)
             size = max(size, len(page.ids))
-        return None
+            if not page.ids or (len(page.ids) < size and self._is_last(request.number * size)):
+                self._finish(Proof.UNCONFIRMED, request, size)
+                return
 
     def _pages_after(
         self, first: Page, plan: Iterator[PageRequest]
     ) -> Iterator[tuple[PageRequest, Page]]:
-        """Yield the planned pages; none if the second is the first again, which is the list."""
+        """Yield the planned pages; none if the second is the first again, which is the list.
+
+        The last one, as far as the total tells, is requested after all others are answered.
+        """
         size = len(first.records)
-        ahead = self.pool.ahead(self.fetch, plan, lambda: -(-self._rows_left // size))
+        ahead = self.pool.ahead(self.fetch, plan, lambda: self._pages_ahead(size))
         for number, (request, page) in enumerate(ahead):
             if number == 0 and page.ids[:2] == first.ids[:2]:
-                is_limit = size in {*COMMON_LIMITS, self.paging.size}
+                asked = self.paging.size  # some of as many rows may be hidden
+                is_limit = size in COMMON_LIMITS or 0.9 * asked <= size <= asked
                 if is_limit if self.total is None else size < self.total:
                     break
                 self.proof = Proof.COMPLETE
@@ -248,21 +251,13 @@ class Pass:
             yield request, page
         raise DepthLimitError(len(self.ids))
 
-    def _finish(self, proof: Proof, request: PageRequest, size: int) -> None:
+    def _finish(self, proof: Proof, last: PageRequest, size: int) -> None:
         """Set what the pass proves, unless a cap, beyond which pages are empty, looks the same."""
-        is_near_cap = (request.number - 2) * size <= MAX_DEPTH <= request.end
-        is_confirmed = self.total not in {None, MAX_DEPTH} and self._rows_left <= 0
+        is_near_cap = (last.number - 2) * size <= MAX_DEPTH <= last.number * max(last.size, size)
+        is_confirmed = self.total not in {None, MAX_DEPTH} and len(self.ids) >= (self.total or 0)
         if is_near_cap and not is_confirmed:
             raise DepthLimitError(len(self.ids))
         self.proof = proof
-
-    def _is_past_end(self, request: PageRequest, page: Page, *, was_short: bool) -> bool:
-        """Return whether a page is rejected as the list ended before it, not as it is too deep."""
-        if page.rejection is None or page.rejection.status == HTTPStatus.NOT_FOUND:
-            return page.rejection is not None
-        if self.total is not None:
-            return self._rows_left <= 0
-        return was_short and request.end <= MAX_DEPTH
 
     def _is_last(self, end: int) -> bool:
         return self.total is not None and end >= self.total
@@ -271,7 +266,7 @@ class Pass:
         self.ids.update(page.ids)
         self.total = page.total
 
-    @property
-    def _rows_left(self) -> int:
-        """Rows that are worth requesting ahead: those that are left, or as many as came."""
-        return len(self.ids) if self.total is None else self.total - len(self.ids)
+    def _pages_ahead(self, size: int) -> int:
+        """Return how many pages to request ahead: those left but the last, or as many as came."""
+        rows = len(self.ids) if self.total is None else self.total - len(self.ids) - size
+        return -(-rows // size)

@@ -66,7 +66,7 @@ class StreamReader:
     def __post_init__(self, page_size: int) -> None:
         self._paging = Paging(page_size)
         self._rejected: frozenset[str] = frozenset()  # parameters
-        self._ignores_filter_in_total = False
+        self._total_ignores_filter = False
         self._emitted: dict[str, str] = {}  # ids that may come again, with the end of each row
         self._latest = ""
 
@@ -126,7 +126,7 @@ class StreamReader:
             page = self.fetch({k: v for k, v in params.items() if k not in self._rejected})
         except RequestRejectedError as error:
             return Page([], rejection=error)
-        return replace(page, total=None) if self._ignores_filter_in_total and part.params else page
+        return replace(page, total=None) if self._total_ignores_filter and part.params else page
 
     # Slices
 
@@ -171,7 +171,7 @@ class StreamReader:
         totals = [page.total for page in firsts if page.total is not None]
         if total not in {None, MAX_DEPTH} and len(totals) == len(halves):
             if min(totals) >= total:
-                self._ignores_filter_in_total = True
+                self._total_ignores_filter = True
                 return [(part, self._first_page(part))]
             if sum(totals) < total:
                 first = self._first_page(part)
@@ -183,7 +183,7 @@ class StreamReader:
 
     def _read_passes(self, part: Slice, first: Page) -> Iterator[Batch]:
         """Yield the rows of a slice, in as many passes as it takes until none is missing."""
-        previous, known = None, len(self._emitted)
+        previous, emitted_before = None, len(self._emitted)
         for _ in range(MAX_PASSES):
             emitted = len(self._emitted)
             this = Pass(self._paging, partial(self._request, part), self.pool, part.max_rows)
@@ -193,8 +193,9 @@ class StreamReader:
                 if part.max_rows or len(self._emitted) == emitted:
                     raise
                 # Else it may be a list that shrank: read it once more.
-            if self._is_complete(part, this, previous):
-                if part.variant and this.ids and len(self._emitted) == known:
+            if _is_complete(this, previous):
+                self._check_total(part, this)
+                if part.variant and this.ids and len(self._emitted) == emitted_before:
                     self.warn(f"Envoy ignores {part.description}; such rows may be missing.")
                 return
             if previous and previous.proof is this.proof is Proof.TORN:
@@ -224,16 +225,23 @@ class StreamReader:
                     rows.append(record)
         return rows
 
-    def _is_complete(self, part: Slice, this: Pass, previous: Pass | None) -> bool:
-        """Return whether a pass, with the one before it, shows that no row is missing."""
-        if this.proof is Proof.TORN:
-            return False
-        is_same = previous is not None and previous.proof is this.proof and previous.ids == this.ids
-        # With a filter, the total may be that of the whole list.
-        expected = 0 if part.params else this.total or 0
-        if is_same and len(this.ids) < expected:
+    def _check_total(self, part: Slice, this: Pass) -> None:
+        """Find out why a complete slice has fewer rows than its total."""
+        if this.total is None or len(this.ids) >= this.total:
+            return
+        if part.params:
+            whole = self._first_page(self.slicer.whole(None))
+            self._total_ignores_filter = whole.total == this.total
+        if not self._total_ignores_filter:
             self.warn(
-                f"Envoy reports {expected} rows, but returns {len(this.ids)}; perhaps the others "
+                f"Envoy reports {this.total} rows, but returns {len(this.ids)}; perhaps the others "
                 "are hidden from this API user."
             )
-        return is_same or (this.proof is Proof.COMPLETE and len(this.ids) >= expected)
+
+
+def _is_complete(this: Pass, previous: Pass | None) -> bool:
+    """Return whether a pass, with the one before it, shows that no row is missing."""
+    if this.proof is Proof.TORN:
+        return False
+    is_same = previous is not None and previous.proof is this.proof and previous.ids == this.ids
+    return is_same or (this.proof is Proof.COMPLETE and len(this.ids) >= (this.total or 0))

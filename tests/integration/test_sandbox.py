@@ -73,7 +73,6 @@ def test_bare_request_returns_documented_size_and_meta(stream: str, size: int, t
         ("invites", PAGE_2, {"single_response": True}, 230),
         ("invites", PAGE_2, {"hidden": 10}, 85),
         ("invites", {"page": "4"}, {}, 0),
-        ("invites", {"page": "4"}, {"past_end": 404}, 404),
         ("invites", {"page": "101"}, {}, 400),
         ("invites", {"page": "101"}, {"max_rows": 0}, 0),
         ("entries", {"page": "3", "perPage": "99"}, {"max_rows": 200}, 400),
@@ -143,8 +142,8 @@ def test_served_requests_are_scripted_limited_and_counted(sandbox: Sandbox) -> N
 
 
 def test_quirks_are_parsed_or_reported(capsys: pytest.CaptureFixture[str]) -> None:
-    known = Quirks.parse(["rejected=sort,type=ROOM", "past_end=404", "max_rows=0", "meta=missing"])
-    assert known == Quirks(rejected={"sort", "type=ROOM"}, past_end=404, max_rows=0, meta="missing")
+    known = Quirks.parse(["rejected=sort,type=ROOM", "clamp=25", "max_rows=0", "meta=missing"])
+    assert known == Quirks(rejected={"sort", "type=ROOM"}, clamp=25, max_rows=0, meta="missing")
     for wrong in ("clamps=25", "clamp=many", "meta=wrong"):
         with pytest.raises(SystemExit):
             main(["--quirk", wrong])

@@ -29,7 +29,6 @@ class Quirks:
         fixed_size: Rows of every page, whatever `perPage` is; 0: off (5 %).
         single_response: Whether every response contains the whole list (as an ignored `page`).
         hidden: One row of so many is removed from its page, which is short then; 0: none (5 %).
-        past_end: What a page after the last one is: empty, or an error (inferred).
         max_rows: page × perPage must not exceed it; 0: no limit; None: as documented for invites
             (10,000 rows: work schedules 50 %, entries 25 %).
         beyond_cap: What a page beyond that is: an error (documented), or empty (inferred).
@@ -48,7 +47,6 @@ class Quirks:
     fixed_size: int = 0
     single_response: bool = False
     hidden: int = 0
-    past_end: Literal["empty", 404, 400] = "empty"
     max_rows: int | None = None
     beyond_cap: Literal[400, "empty"] = 400
     timestamps: Literal["iso_ms", "space_utc", "offset"] = "iso_ms"

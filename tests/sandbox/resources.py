@@ -113,8 +113,6 @@ def _page(
     start = (number - 1) * size
     if quirks.single_response:
         return number, size, slice(count)
-    if 0 < start >= count and quirks.past_end != "empty":
-        raise QueryRejectedError("There is no such page", quirks.past_end)
     return number, size, slice(start, min(start + size, cap or count))
 
 

@@ -153,12 +153,33 @@ def test_rows_that_the_total_counts_and_no_page_has_are_warned_of(count: int) ->
     )
 
 
-def test_renamed_row_that_moves_to_an_earlier_page_is_read() -> None:
-    rows = [{**row, "name": row["id"].zfill(9)} for row in rows_of("employees", 250)]
-    moves = (Change("employees", 2, "delete", 240), Change("employees", 2, "insert", 0, rows[240]))
-    outcome = simulate("employees", rows, changes=moves)
+@pytest.mark.parametrize(("stream", "start"), [("employees", None), ("work_schedules", data.START)])
+def test_row_that_moves_to_an_earlier_page_is_read(stream: str, start: datetime | None) -> None:
+    rows = [{**row, "name": row["id"].zfill(9)} for row in rows_of(stream, 250)]
+    moves = (Change(stream, 2, "delete", 240), Change(stream, 2, "insert", 0, rows[240]))
+    outcome = simulate(stream, rows, changes=moves, start=start)
     assert_complete(outcome)
     assert len(outcome.rows) == 250
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_row_that_moves_behind_a_page_which_came_early_is_read(seed: int) -> None:
+    move = Change("work_schedules", 2, "edit", 101)
+    arguments: dict[str, Any] = {"start": data.START, "in_flight": 8, "seed": seed}
+    rows = rows_of("work_schedules", 250)
+    assert_complete(simulate("work_schedules", rows, changes=[move], **arguments))
+
+
+@pytest.mark.parametrize(("meta", "warnings"), [("honest", 1), ("unfiltered", 0)])
+def test_total_of_more_rows_than_a_filter_leaves_is_explained_once(
+    meta: Any, warnings: int
+) -> None:
+    start = data.START + timedelta(hours=50)
+    quirks = Quirks(meta=meta, hidden=30 if meta == "honest" else 0)
+    outcome = simulate("entries", rows_of("entries", 250), quirks, start=start)
+    assert_complete(outcome)
+    assert len(outcome.warnings) == warnings
+    assert len(outcome.requests) <= 8
 
 
 # Depth
