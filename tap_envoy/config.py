@@ -6,22 +6,20 @@ import difflib
 import io
 import ipaddress
 import json
-import math
 import os
 import re
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 from dotenv import dotenv_values
-from jsonschema import Draft202012Validator, FormatChecker, validators
+from jsonschema import Draft202012Validator, FormatChecker
 from jsonschema.exceptions import best_match
 from singer_sdk import typing as th
 
 from tap_envoy.exceptions import EnvoyError, RunAbortedError, list_names, printable
-from tap_envoy.records import format_timestamp, parse_time
 
 if TYPE_CHECKING:
     import logging
@@ -62,14 +60,14 @@ CONFIG_SCHEMA = th.PropertiesList(
         "Client ID of the integration, from Envoy's Dev Dashboard."),
     _setting("client_secret", "credential", "Client secret",
         "Client secret of the integration, from Envoy's Dev Dashboard.", secret=True),
-    _setting("username", "single-line", "Username",
+    _setting("username", "text", "Username",
         "Email address of the API user, a Global Admin who signs in with a password."),
-    _setting("password", "password", "Password", "Password of the API user.", secret=True),
+    _setting("password", "text", "Password", "Password of the API user.", secret=True),
     _setting("refresh_token", "credential", "Refresh token",
         "From an earlier sign-in. Used before, or instead of, the password.", secret=True),
-    _setting("token_cache", "single-line", "Token cache",
+    _setting("token_cache", "text", "Token cache",
         "Private file that stores tokens between runs. If unset, every run signs in."),
-    _setting("scopes", th.ArrayType(th.CustomType({"type": "string", "format": "scope"})), "Scopes",
+    _setting("scopes", th.ArrayType(th.StringType), "Scopes",
         "Requested with a password. If unset, `token.refresh` and those of the selected streams."),
     _setting("api_url", "url", "API URL",
         "Base URL of the API. Must be https, or http on loopback.", default=API_URL),
@@ -125,38 +123,36 @@ def load_config(
     Raises:
         RunAbortedError: If settings are not valid; one sentence for each fault.
     """
+    known = schema["properties"]
     if parse_env:
-        config = {**config, **from_environment(schema, logger)}
-    # Meltano passes unset variables as empty text, and numbers as text.
-    settings = {name: value for name, value in config.items() if value is not None and value != ""}
-    for name in settings.keys() & schema["properties"].keys():
-        if "number" in schema["properties"][name]["type"] and isinstance(settings[name], str):
-            settings[name] = _parse(settings[name], ["number"])
+        config = {**config, **from_environment(known, logger)}
+    settings = {
+        # Variables are text, and so are numbers in a file that Meltano writes.
+        name: _parse(value, known[name]["type"])
+        if name in known and isinstance(value, str)
+        else value
+        for name, value in config.items()
+        if value not in (None, "")  # Meltano passes unset variables as empty text
+    }
     if errors := list(validate_config(settings, schema)):
         raise RunAbortedError(" ".join(errors))
-    now = datetime.now(UTC)
-    if "start_date" in settings and parse_time(settings["start_date"]) > now:
-        logger.warning("Setting `start_date` is in the future; reading from now.")
-        settings["start_date"] = format_timestamp(now)
     return settings
 
 
-def from_environment(schema: Mapping[str, Any], logger: logging.Logger) -> dict[str, Any]:
+def from_environment(known: Collection[str], logger: logging.Logger) -> dict[str, str]:
     """Return the settings in `TAP_ENVOY_*` variables, also those of `.env` in this directory.
 
-    Text is parsed according to the setting's type; `validate_config` reports what cannot be
-    parsed, and variables that resemble a setting. A warning names all others, which may be those
-    of a Kubernetes service.
+    Variables that resemble a setting are returned by their names, which `validate_config` reports.
+    A warning names all others, which may be those of a Kubernetes service.
     """
-    names = {f"{ENV_PREFIX}{name.upper()}": name for name in schema["properties"]}
-    config: dict[str, Any] = {}
-    foreign = []
+    names = {f"{ENV_PREFIX}{name.upper()}": name for name in known}
+    config, foreign = {}, []
     for variable, text in (_read_dotenv(logger) | os.environ).items():
-        if name := names.get(variable):
-            config[name] = _parse(text, schema["properties"][name]["type"])
+        if variable in names:
+            config[names[variable]] = text
         # The SDK reads a log level, and Meltano writes such as TAP_ENVOY__SELECT.
         elif text and re.match("TAP_ENVOY_(?!LOGLEVEL$|_)", variable):
-            if _similar_setting(variable, names.values()):
+            if _similar_setting(variable, known):
                 config[variable] = text
             else:
                 foreign.append(variable)
@@ -168,26 +164,21 @@ def from_environment(schema: Mapping[str, Any], logger: logging.Logger) -> dict[
 def _read_dotenv(logger: logging.Logger) -> dict[str, str]:
     """Return the variables of `.env` in this directory; it may be of another program."""
     path = Path(".env")
-    text: str | None = ""
     try:
-        if path.exists() and not path.is_dir():  # a pipe may block
-            text = path.read_text("utf-8-sig") if path.is_file() else None
+        text = path.read_text("utf-8-sig") if path.is_file() else ""
     except (OSError, UnicodeDecodeError):
-        text = None
-    if text is None:
         logger.warning("Ignoring `.env`, which is not a readable file of UTF-8 text.")
+        text = ""
     values = dotenv_values(stream=io.StringIO(text))
     return {name: value for name, value in values.items() if value is not None}
 
 
 def _parse(text: str, types: list[str]) -> Any:
     """Return `text` as a value of one of the types, or unchanged."""
-    if "string" in types or NOT_UTF8.search(text):
+    if "string" in types:
         return text
-    if "boolean" in types and text.lower() in {"1", "true", "yes", "on", "0", "false", "no", "off"}:
-        return text.lower() in {"1", "true", "yes", "on"}
     try:
-        return json.loads(text)
+        return json.loads(text.lower() if "boolean" in types else text)
     except (ValueError, RecursionError):
         is_list = "array" in types and not QUOTED.fullmatch(text)
         return [part.strip() for part in text.split(",")] if is_list else text
@@ -198,12 +189,10 @@ def validate_config(config: Mapping[str, Any], schema: Mapping[str, Any]) -> Ite
     known = schema["properties"]
     meant = {name: _similar_setting(name, known) for name in config.keys() - known.keys()}
     for name, similar in sorted(meant.items()):
-        variable = f"{ENV_PREFIX}{similar}".upper()
-        hint = variable if name.startswith(ENV_PREFIX) and name != variable else similar
-        advice = f"did you mean `{hint}`?" if similar else "remove it."
+        advice = f"did you mean `{similar}`?" if similar else "remove it."
         yield f"Unknown setting `{printable(name)}`; {advice}"
     for name, definition in known.items():
-        if name in config and (fault := _fault(config[name], definition)):
+        if name in config and (fault := _fault(name, config[name], definition)):
             yield f"Setting `{name}` {fault}."
     # A credential under a wrong name has been reported.
     yield from _missing_credentials({*config, *meant.values()})
@@ -222,24 +211,25 @@ def most_similar(name: str, known: Collection[str]) -> str | None:
     return [*known][others.index(close[0])] if close else None
 
 
-def _fault(value: Any, definition: Mapping[str, Any]) -> str | None:
+def _fault(name: str, value: Any, definition: Mapping[str, Any]) -> str | None:
     """Return what is wrong with a value, from the schema alone: jsonschema's own text quotes it."""
     text = value if isinstance(value, str) else ""
     if NOT_UTF8.search(text):
         return "is not encoded in UTF-8; check the encoding of the variable or file"
-    if QUOTED.fullmatch(text) and definition.get("format") != "password":
+    if QUOTED.fullmatch(text) and name != "password":
         return "is enclosed in quotes; remove them"
-    error = best_match(_Validator(definition, format_checker=_FORMAT_CHECKER).iter_errors(value))
-    if error is None:
-        return None
-    if error.validator == "format":
-        return FORMATS[error.validator_value][1]
+    validator = Draft202012Validator(definition, format_checker=_FORMAT_CHECKER)
+    try:
+        error = best_match(validator.iter_errors(value))
+    except AttributeError:  # the SDK's schema of `__else__` is not valid
+        return "must have `__NULL__` as `__else__`, or none"
+    if error is None or error.validator == "format":
+        return FORMATS[error.validator_value][1] if error else None
     (kind,) = set(definition["type"]) - {"null"}
     if kind == "object" and error.absolute_path:
         return f"is not valid at `{printable('.'.join(map(str, error.absolute_path)))}`"
     limits = " from {minimum} to {maximum}".format(**definition) if "maximum" in definition else ""
-    is_valid_text = not isinstance(_parse(text, [kind] if kind != "array" else []), str)
-    return f"{REQUIREMENTS[kind]}{limits}{', without quotes' if is_valid_text else ''}"
+    return f"{REQUIREMENTS[kind]}{limits}"
 
 
 REQUIREMENTS = {
@@ -264,19 +254,6 @@ def _missing_credentials(given: Collection[str | None]) -> Iterator[str]:
     yield f"{'Incomplete credentials: also' if begun else 'No credentials:'} set {choices}."
 
 
-_any_of = Draft202012Validator.VALIDATORS["anyOf"]
-_Validator = validators.extend(  # type: ignore[no-untyped-call]
-    Draft202012Validator,
-    # Without the bare "null" in the SDK's schema of `__else__` in stream maps.
-    {"anyOf": lambda v, of, *args: _any_of(v, [x for x in of if isinstance(x, dict)], *args)},
-    # JSON Schema also accepts 5.0 as an integer, and NaN as a number.
-    type_checker=Draft202012Validator.TYPE_CHECKER.redefine_many({
-        "integer": lambda _, value: type(value) is int,
-        "number": lambda _, value: type(value) in {int, float} and math.isfinite(value),
-    }),
-)  # fmt: skip
-
-
 def _is_safe_url(value: str) -> bool:
     url = urlsplit(value)
     host, _ = url.hostname, url.port  # raises ValueError
@@ -294,12 +271,8 @@ FORMATS: dict[str, tuple[Callable[[str], object], str]] = {
         "must be a date such as 2024-05-17 or 2024-05-17T08:00:00Z"),
     "header-value": (re.compile("[!-~]([ -~]*[!-~])?").fullmatch,
         "must be printable ASCII without spaces around it, because it is sent in an HTTP header"),
-    "password": (re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+").fullmatch,
+    "text": (re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+").fullmatch,
         "contains a line break or another control character; remove it"),
-    "scope": (re.compile(r"[!#-+\--~]+").fullmatch,  # no comma, no space
-        "must be a list of scopes such as `locations.read`"),
-    "single-line": (re.compile(r"(?! )[^\x00-\x1f\x7f-\x9f\u2028\u2029]+(?<! )").fullmatch,
-        "contains a line break, another control character, or a space at its end; remove it"),
     "url": (_is_safe_url,
         "must be an https URL, or http on loopback, without user name, query and fragment"),
 }  # fmt: skip

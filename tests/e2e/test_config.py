@@ -17,8 +17,12 @@ def test_settings_faults_are_one_line_before_any_request(sandbox: Sandbox) -> No
     assert sandbox.envoy.requests == []
 
 
-def test_settings_are_read_from_the_environment(sandbox: Sandbox) -> None:
-    more = {
+def test_settings_are_read_from_the_environment_and_a_file(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    file = environment(sandbox.envoy, sandbox.address) | {"TAP_ENVOY_PAGE_SIZE": "20"}
+    (tmp_path / ".env").write_text("\n".join(f"{name}={text}" for name, text in file.items()))
+    variables = {
         "TAP_ENVOY_PAGE_SIZE": "50",
         "TAP_ENVOY_EMIT_ACTIVATE_VERSION_MESSAGES": "True",
         "TAP_ENVOY_REQUEST_TIMEOUT": "",
@@ -26,21 +30,13 @@ def test_settings_are_read_from_the_environment(sandbox: Sandbox) -> None:
         "TAP_ENVOY_STREAM_MAPS": '{"locations": {"name": "name.upper()"}}',
         "TAP_ENVOY_PORT": "tcp://10.0.0.1:80",  # Kubernetes, for a service `tap-envoy`
     }
-    variables = environment(sandbox.envoy, sandbox.address)
-    run = run_tap("--config=ENV", environment={**variables, **more}, hidden=sandbox.envoy.secrets)
+    hidden = sandbox.envoy.secrets
+    run = run_tap("--config=ENV", environment=variables, cwd=tmp_path, hidden=hidden)
     assert run.code == 0, run.err
     assert sandbox.envoy.requests[0].query["perPage"] == "50"
     assert run.messages[-2]["type"] == "ACTIVATE_VERSION"
     assert run.records()[0]["name"] == "ZÜRICH 1"
     assert run.warnings == ["Ignoring variables that are not settings: TAP_ENVOY_PORT."]
-
-
-def test_settings_dotenv_in_the_current_folder_is_read(sandbox: Sandbox, tmp_path: Path) -> None:
-    variables = environment(sandbox.envoy, sandbox.address)
-    (tmp_path / ".env").write_text("\n".join(f"{name}={x}" for name, x in variables.items()))
-    run = run_tap("--config=ENV", cwd=tmp_path, hidden=sandbox.envoy.secrets)
-    assert run.code == 0, run.err
-    assert len(run.records()) == 250
 
 
 def test_settings_password_in_quotes_that_is_rejected_gets_a_hint(sandbox: Sandbox) -> None:
@@ -56,7 +52,7 @@ def test_missing_file_is_named(sandbox: Sandbox, option: str) -> None:
     assert run.code == 1
 
 
-@pytest.mark.parametrize("level", ["", "verbose", "5"])
+@pytest.mark.parametrize("level", ["", "verbose"])
 def test_settings_of_other_programs_do_not_stop_a_run(sandbox: Sandbox, level: str) -> None:
     others = {"LOGLEVEL": level, "TAP_ENVOY_LOGLEVEL": "", "SINGER_SDK_LOG_CONFIG": ""}
     done = sandbox.run_tap(environment=others)
