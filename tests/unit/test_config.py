@@ -39,8 +39,8 @@ RATE = "must be a number from 0.01 to 1000"
 URL = "must be an https URL, or http on loopback, without user name, query and fragment"
 HEADER = "must be printable ASCII without spaces around it, because it is sent in an HTTP header"
 DATE = "must be a date such as 2024-05-17 or 2024-05-17T08:00:00Z"
-LIST = "must be a list of strings"
-STRING = "must be a string; put it in quotes"
+LIST = "must be an array"
+STRING = "must be a string"
 CONTROL = "contains a line break or another control character; remove it"
 CREDENTIAL = "contains spaces, line breaks or characters other than ASCII; copy it again"
 QUOTED = "is enclosed in quotes; remove them"
@@ -57,19 +57,19 @@ NOT_UTF8 = "is not encoded in UTF-8; check the encoding of the variable or file"
         ("lookback_days", -1, "must be an integer from 0 to 3650"),
         ("requests_per_second", 1000.5, RATE),
         ("requests_per_second", "1_0", RATE),
-        ("emit_activate_version_messages", 1, "must be true or false"),
+        ("emit_activate_version_messages", 1, "must be a boolean"),
         ("start_date", "last spring", DATE),
         ("start_date", 20240517, STRING),
         ("scopes", [1], LIST),
         ("scopes", {"a": 1}, LIST),
         ("api_url", "http://api.envoy.com/v1", URL),
         ("api_url", "https://user:secret@api.envoy.com/v1", URL),
-        ("api_url", "https://[bad/v1", URL),
-        ("api_url", "https://api.envoy.com:99999/v1", URL),
+        ("api_url", 7, STRING),
         ("api_url", "https://api.envoy.com/v1?a=b", URL),
         ("api_url", "https://api.en\nvoy.com/v1", URL),
         ("api_url", "https:///v1", URL),
         ("token_url", "http://127.0.0.1.example.com/oauth2/token", URL),
+        ("token_url", "http://localhost:80.example.com/oauth2/token", URL),
         ("user_agent", "tap\r\nX-Evil: 1", HEADER),
         ("user_agent", "täp", HEADER),
         ("api_key", "Bearer hidden", CREDENTIAL),
@@ -104,7 +104,7 @@ def test_load_config_bad_value_names_setting_and_requirement(
         {"page_size": 1, "lookback_days": 0, "lookahead_days": 3650, "request_timeout": 1},
         {"start_date": "2024-05-17"},
         {"start_date": "2024-05-17T08:00:00.5+02:00"},
-        {"api_url": "http://127.9.9.9:8080/v1", "token_url": "http://[::1]:8080/token"},
+        {"api_url": "http://127.0.0.1:8080/v1", "token_url": "http://[::1]:8080/token"},
         {"scopes": [], "user_agent": "tap-envoy/1 (data team)", "token_cache": "~/täp tokens.json"},
         {"password": " pw-&+%\"'\\ß漢= \u00a0"},
         {"password": "'may be part of it'"},
