@@ -192,14 +192,15 @@ class StreamReader:
             except DepthLimitError:
                 if part.max_rows or len(self._emitted) == emitted:
                     raise
-                # Else it may be a list that shrank: read it once more.
+                # Else the list may have shrunk: read it once more.
             if _is_complete(this, previous):
                 self._check_total(part, this)
                 if part.variant and this.ids and len(self._emitted) == emitted_before:
                     self.warn(f"Envoy ignores {part.description}; such rows may be missing.")
                 return
             if previous and previous.proof is this.proof is Proof.TORN:
-                self._paging.can_overlap = False  # perhaps pages are not as long as requested
+                # Perhaps pages are not as long as requested; this holds for the rest of the stream.
+                self._paging.can_overlap = False
             previous, first = this, self._first_page(part)
         raise EnvoyError("The list kept changing while it was read; run again later.")
 

@@ -83,23 +83,23 @@ class Slice:
         Raises:
             FilterUnusableError: If one does, although filters were requested.
         """
-        first = format_timestamp(self.start - TOLERANCE) if self.start else ""
-        last = format_timestamp(self.end + TOLERANCE) if self.end else "9"
+        earliest = format_timestamp(self.start - TOLERANCE) if self.start else ""
+        latest = format_timestamp(self.end + TOLERANCE) if self.end else "9"
         for begin, end in map(self.slicer.times, records if self.params else ()):
-            if begin and (end < first or begin > last):
+            if begin and (end < earliest or begin > latest):
                 raise FilterUnusableError(f"Envoy ignores {shown(self.params)}")
 
     def halves(self, times: Iterable[str]) -> list[Slice]:
         """Return both halves, or nothing if they would be too short.
 
         Args:
-            times: Times of rows that are known: it is divided at the median of those within it.
+            times: When known rows end: it is divided at the median of those within it.
         """
         start, end = self.start or EARLIEST_DATE, self.end or datetime.now(UTC)
         if end - start < MIN_WINDOW:
             return []
-        first, last = format_timestamp(start + TOLERANCE), format_timestamp(end - TOLERANCE)
-        within = sorted(time for time in times if first < time < last)
+        earliest, latest = format_timestamp(start + TOLERANCE), format_timestamp(end - TOLERANCE)
+        within = sorted(time for time in times if earliest < time < latest)
         middle = parse_time(within[len(within) // 2]) if within else start + (end - start) / 2
         return [replace(self, end=middle), replace(self, start=middle)]
 
