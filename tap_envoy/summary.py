@@ -88,13 +88,13 @@ def log_summary(
     failed = [x for x in streams if not x.is_complete]
     share = f"({len(failed)} of {count(len(streams), 'stream')})"
     names = f"{', '.join(x.stream for x in failed)} {share}" if failed else ""
+    error = next((x.error for x in failed if x.error), "")
     if stopped_by:
-        incomplete = names or "no stream"
-        logger.warning(
-            "Stopped by %s; incomplete: %s. Run again to continue.", stopped_by, incomplete
-        )
+        first = f" First error: {error}" if error else ""
+        text = "Stopped by %s; incomplete: %s. Run again to continue.%s"
+        logger.warning(text, stopped_by, names or "no stream", first)
     elif failed or cause:
-        first = next((x.error for x in failed if x.error), cause)
+        first = error or cause
         if cause and first != cause:
             logger.error("%s", cause)
         logger.error("Failed: %s", f"{names}: {first}" if names else first)

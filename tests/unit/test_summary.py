@@ -82,6 +82,14 @@ DONE, HALF, LOST = stream("a", 600), stream("b", 5, "No."), stream("c", 5, "")
             ["WARNING Stopped by TERM; incomplete: c (1 of 2 streams). Run again to continue."],
         ),
         (
+            [HALF],
+            {"stopped_by": "TERM"},
+            [
+                "WARNING Stopped by TERM; incomplete: b (1 of 1 stream). "
+                + "Run again to continue. First error: No."
+            ],
+        ),
+        (
             [DONE],
             {"stopped_by": "INT"},
             ["WARNING Stopped by INT; incomplete: no stream. Run again to continue."],
