@@ -85,8 +85,10 @@ DONE, HALF, LOST = stream("a", 600), stream("b", 5, "No."), stream("c", 5, "")
             [HALF],
             {"stopped_by": "TERM"},
             [
-                "WARNING Stopped by TERM; incomplete: b (1 of 1 stream). "
-                + "Run again to continue. First error: No."
+                (
+                    "WARNING Stopped by TERM; incomplete: b (1 of 1 stream). Run again to "
+                    "continue. First error: No."
+                )
             ],
         ),
         (
