@@ -249,7 +249,7 @@ FORMATS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "text": (re.compile(r"[^\x00-\x1f\x7f-\x9f\u2028\u2029]+").fullmatch,
         "contains a line break or another control character; remove it"),
     "url": (re.compile(
-        r"(?!.*[\s@?#\\])(https://[^/]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?)(/.*)?"
+        r"(?!.*[\s@?#\\])(https://[^/\[\]]+|http://(localhost|127\.0\.0\.1|\[::1\])(:\d+)?)(/.*)?"
         ).fullmatch,
         "must be an https URL, or http on loopback, without user name, query and fragment"),
 }  # fmt: skip

@@ -65,6 +65,7 @@ NOT_UTF8 = "is not encoded in UTF-8; check the encoding of the variable or file"
         ("api_url", "http://api.envoy.com/v1", URL),
         ("api_url", "https://user:secret@api.envoy.com/v1", URL),
         ("api_url", 7, STRING),
+        ("api_url", "https://[bad/v1", URL),
         ("api_url", "https://api.envoy.com/v1?a=b", URL),
         ("api_url", "https://api.en\nvoy.com/v1", URL),
         ("api_url", "https:///v1", URL),
