@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tap_envoy.exceptions import RunAbortedError
 from tap_envoy.session import RetryPolicy
 from tests.conftest import Sandbox, read
 from tests.sandbox import ScriptedResponse
@@ -70,8 +71,7 @@ def test_limit_of_the_api_is_kept_without_a_rejection(
     assert "HTTP 429" not in caplog.text
 
 
-def test_second_stream_is_not_started_without_a_connection(sandbox: Sandbox) -> None:
-    address = f"http://127.0.0.1:{unused_port()}/v1"
-    run = sandbox.run_tap(*sandbox.write_catalog("companies", "flows"), api_url=address)
-    run.assert_failed("Cannot connect to Envoy", "Gave up")
-    assert len(sandbox.envoy.requests) == 0
+def test_lost_connection_ends_the_run_and_not_only_the_stream(sandbox: Sandbox) -> None:
+    stream = sandbox.tap(api_url=f"http://127.0.0.1:{unused_port()}/v1").envoy_streams[0]
+    with pytest.raises(RunAbortedError, match=r"Cannot connect to Envoy .* Gave up"):
+        list(stream.get_records(None))
