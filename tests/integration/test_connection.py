@@ -11,6 +11,7 @@ from tests.sandbox import RESOURCES, ScriptedResponse, list_path
 
 KEY_LINE = "Signing in with the Client API Key (`api_key`)."
 TOKEN = "/oauth2/token"
+COUNT = len(RESOURCES)
 
 
 def test_connection_test_without_catalog_requests_each_stream_once(sandbox: Sandbox) -> None:
@@ -21,8 +22,8 @@ def test_connection_test_without_catalog_requests_each_stream_once(sandbox: Sand
     assert first == KEY_LINE
     assert "ok         locations: 250 rows" in lines
     assert "ok         flows (not selected)" in lines
-    assert len(lines) == len(sandbox.envoy.requests) == 10
-    assert last == f"{len(RESOURCES)} of 10 streams can be read."
+    assert len(lines) == len(sandbox.envoy.requests) == COUNT
+    assert last == f"{COUNT} of {COUNT} streams can be read."
 
 
 @pytest.mark.parametrize("order", [1, -1])
@@ -54,7 +55,7 @@ def test_connection_test_missing_scope_fails_if_stream_is_selected(
     (line,) = [line for line in run.out.splitlines() if line.startswith("forbidden  invites")]
     assert ("`invites.read`" in line) == bool(code)
     assert run.out.splitlines()[-1] in {
-        f"{len(RESOURCES) - 1} of 10 streams can be read.",
+        f"{COUNT - 1} of {COUNT} streams can be read.",
         "1 of 2 streams can be read.",
     }
 
@@ -65,7 +66,7 @@ def test_connection_test_with_password_tests_what_its_scopes_cover(sandbox: Sand
     assert run.code == 0
     assert "ok         locations: 250 rows" in run.out.splitlines()
     assert "not tested invites (not selected)" in run.out.splitlines()
-    assert run.out.splitlines()[-1] == "1 of 10 streams can be read."
+    assert run.out.splitlines()[-1] == f"1 of {COUNT} streams can be read."
 
 
 def test_connection_test_failed_stream_is_reported_without_retries(sandbox: Sandbox) -> None:
@@ -99,7 +100,7 @@ def test_connection_test_without_access_is_one_sentence(
     line, last = run.out.splitlines()
     assert line.startswith("failed     ")
     assert part in line
-    assert last == "0 of 10 streams can be read."
+    assert last == f"0 of {COUNT} streams can be read."
     assert len(sandbox.envoy.requests_for(TOKEN)) <= 1  # wrong passwords can lock a user out
 
 
@@ -110,7 +111,7 @@ def test_connection_test_without_responses_ends_soon(sandbox: Sandbox) -> None:
     run = sandbox.run_tap("--test", request_timeout=1)
     assert time.monotonic() - start < 15  # ten waits of a second, eight at the same time
     assert run.code == 1
-    assert run.out.splitlines()[-1] == "0 of 10 streams can be read."
+    assert run.out.splitlines()[-1] == f"0 of {COUNT} streams can be read."
 
 
 def test_schema_test_writes_schemas_and_requests_nothing(sandbox: Sandbox) -> None:
