@@ -34,10 +34,9 @@ def main(arguments: list[str]) -> int:
         variables |= {f"SANDBOX_{name}": value for name, value in oauth.items()}
         code = subprocess.call(options.command, env={**os.environ, **variables})
         say(f"{len(envoy.requests)} requests; the command ended with exit code {code}")
-    for path in sorted(Path("output").glob("*")):
+    for path in sorted(Path("output").glob("*.jsonl")):
         if path.stat().st_mtime >= started:
-            rows = f" ({len(path.read_text().splitlines())} rows)" * (path.suffix == ".jsonl")
-            say(f"new in output/: {path}{rows}")
+            say(f"new: {path} ({len(path.read_text(encoding='utf-8').splitlines())} rows)")
     return code
 
 
