@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from itertools import count, takewhile
+from itertools import count, pairwise, takewhile
 from typing import TYPE_CHECKING
 
 from tap_envoy.exceptions import EnvoyError
@@ -147,7 +147,7 @@ class Pass:
         pool: Requests pages ahead.
         max_rows: Rows of the list that no page may reach beyond; None for no limit.
         ids: Ids of the rows so far.
-        total: The newest total.
+        totals: The total in each response, in the order in which they came.
         proof: What the pass proves, once it is finished.
     """
 
@@ -156,8 +156,19 @@ class Pass:
     pool: PrefetchPool
     max_rows: int | None
     ids: set[str] = field(default_factory=set)
-    total: int | None = None
+    totals: list[int | None] = field(default_factory=list)
     proof: Proof = Proof.TORN
+
+    @property
+    def total(self) -> int | None:
+        """The newest total, if Envoy sends one."""
+        return self.totals[-1]
+
+    @property
+    def expected(self) -> int:
+        """Rows that the pass must have: the newest total, and what was deleted meanwhile."""
+        totals = [total or 0 for total in self.totals]
+        return totals[-1] + sum(max(0, before - after) for before, after in pairwise(totals))
 
     def read(self, first: Page) -> Iterator[Page]:
         """Yield the pages of the list, the first of which was requested already.
@@ -167,7 +178,8 @@ class Pass:
         """
         if self.max_rows is not None and (first.total or 0) > self.max_rows:
             raise DepthLimitError(0)
-        self._add(first)
+        self.totals.append(first.total)
+        self.ids.update(first.ids)
         yield first
         size = len(first.records)
         is_much_shorter = size <= self.paging.largest // 4
@@ -183,7 +195,7 @@ class Pass:
 
     def _read_overlapping(self, first: Page) -> Iterator[Page]:
         """Yield the pages after the first, while each begins with the last of the known rows."""
-        size, totals = len(first.records), {first.total}
+        size = len(first.records)
         last_id, tail = first.ids[-1], PageRequest(1, size)
         had_new = True
         was_short = size < 3  # noqa: PLR2004  # too few rows for the next page to begin within
@@ -196,9 +208,8 @@ class Pass:
             known = list(takewhile(self.ids.__contains__, page.ids))
             joins = known[-1:] == [last_id] and self.ids.isdisjoint(page.ids[len(known) :])
             has_new, is_short = len(known) < len(page.ids), len(page.ids) < request.size
-            self._add(page)
+            self.ids.update(page.ids)
             yield page
-            totals.add(page.total)
             is_end = was_short and not page.ids
             if not is_end:
                 if not joins or not (has_new or is_short):
@@ -212,8 +223,8 @@ class Pass:
             return
         # Unless it was requested after all others, the last page may have been answered before a
         # row moved from another page to the end.
-        was_last = self._is_last(tail.end) and len(totals) == 1
-        if was_last or self.ids.issuperset(self.fetch(tail).ids):
+        was_last = self._is_last(tail.end) and len({*self.totals}) == 1
+        if was_last or self.ids.issuperset(self._fetch(tail).ids):
             self._finish(Proof.COMPLETE, request, request.size)
 
     def _read_plain(self, first: Page) -> Iterator[Page]:
@@ -224,7 +235,7 @@ class Pass:
                 raise DepthLimitError(len(self.ids), page.rejection)
             if not self.ids.isdisjoint(page.ids):
                 return  # torn: rows have moved
-            self._add(page)
+            self.ids.update(page.ids)
             yield page
             size = max(size, len(page.ids))
             if not page.ids or (len(page.ids) < size and self._is_last(request.number * size)):
@@ -239,7 +250,7 @@ class Pass:
         The last one, as far as the total tells, is requested after all others are answered.
         """
         size = len(first.records)
-        ahead = self.pool.ahead(self.fetch, plan, lambda: self._pages_ahead(size))
+        ahead = self.pool.ahead(self._fetch, plan, lambda: self._pages_ahead(size))
         for number, (request, page) in enumerate(ahead):
             if number == 0 and page.ids[:2] == first.ids[:2]:
                 asked = self.paging.size  # some of as many rows may be hidden
@@ -262,9 +273,11 @@ class Pass:
     def _is_last(self, end: int) -> bool:
         return self.total is not None and end >= self.total
 
-    def _add(self, page: Page) -> None:
-        self.ids.update(page.ids)
-        self.total = page.total
+    def _fetch(self, request: PageRequest) -> Page:
+        page = self.fetch(request)
+        if not page.rejection:
+            self.totals.append(page.total)
+        return page
 
     def _pages_ahead(self, size: int) -> int:
         """Return how many pages to request ahead: those left but the last, or as many as came."""

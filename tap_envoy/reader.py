@@ -245,4 +245,4 @@ def _is_complete(this: Pass, previous: Pass | None) -> bool:
     if this.proof is Proof.TORN:
         return False
     is_same = previous is not None and previous.proof is this.proof and previous.ids == this.ids
-    return is_same or (this.proof is Proof.COMPLETE and len(this.ids) >= (this.total or 0))
+    return is_same or (this.proof is Proof.COMPLETE and len(this.ids) >= this.expected)
