@@ -131,14 +131,11 @@ def test_failure_is_repeated_without_a_request(setup: Setup) -> None:
     assert len(setup.envoy.requests) == 1
 
 
-CLIENT = "check `client_id` and `client_secret`."
-
-
 @pytest.mark.parametrize(
     ("grant", "code", "status", "advice"),
     [
-        ("password", "invalid_client", 400, CLIENT),
-        ("refresh", "invalid_client", 403, CLIENT + REPLACE),
+        ("password", "invalid_client", 400, "check `client_id` and `client_secret`."),
+        ("refresh", "invalid_client", 403, f"check `client_id` and `client_secret`.{REPLACE}"),
         ("password", "invalid_grant", 401, "check `username` and `password` (no quotes"),
         ("refresh", "invalid_grant", 401, f"check `refresh_token`.{REPLACE}"),
         ("password", "invalid_scope", 400, "requested scopes: token.refresh,locations.read; add"),
@@ -386,8 +383,3 @@ def test_cache_that_cannot_be_written_ends_the_run(
         with pytest.raises(RunAbortedError, match="No space left on device"):
             authorize(authenticator)
     assert len(setup.forms) == writes  # no token is spent in vain, and none used unless stored
-
-
-def test_discovery_does_not_create_the_cache(setup: Setup) -> None:
-    assert setup.sandbox.tap(api_key=None, **setup.sandbox.login, **setup.cached).catalog_dict
-    assert not setup.path.parent.exists()

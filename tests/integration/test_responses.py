@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import re
 import socket
 from typing import Any
 
@@ -17,7 +18,6 @@ LIST = "/v1/locations"
 @pytest.mark.parametrize(
     "body",
     [
-        {"data": None},
         {"data": {"id": "1"}},
         {"data": [1]},
         {"data": [{"id": "1"}, {"name": "x"}]},
@@ -82,13 +82,23 @@ def test_status_that_no_retry_changes_ends_the_stream_at_once(
     assert len(sandbox.envoy.requests_for(LIST)) == 1
 
 
-def test_redirect_is_named_and_not_followed(sandbox: Sandbox) -> None:
+@pytest.mark.parametrize(
+    ("location", "target"),
+    [
+        ("http://user:hidden@HOST/v1/locations?hidden", "HOST"),
+        ("//HOST/v1/locations", "HOST"),
+        ("/elsewhere", "another page"),
+        ("http://[bad", "[bad"),
+    ],
+)
+def test_redirect_is_named_and_not_followed(sandbox: Sandbox, location: str, target: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as elsewhere:
         elsewhere.settimeout(0.01)
         host = f"127.0.0.1:{elsewhere.getsockname()[1]}"
-        location = {"Location": f"http://{host}/v1/locations"}
-        sandbox.envoy.script(LIST, ScriptedResponse(302, b"", location))
-        with pytest.raises(EnvoyError, match=rf"HTTP 302 \(a redirect to {host}\) instead"):
+        headers = {"Location": location.replace("HOST", host)}
+        sandbox.envoy.script(LIST, ScriptedResponse(302, b"", headers))
+        text = f"HTTP 302 (a redirect to {target.replace('HOST', host)}) instead of a list of rows"
+        with pytest.raises(EnvoyError, match=re.escape(text)):
             read(sandbox.tap())
         with pytest.raises(TimeoutError):
             elsewhere.accept()

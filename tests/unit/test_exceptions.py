@@ -21,7 +21,6 @@ from tap_envoy.exceptions import (
     TransientError,
     decode_json,
     excerpt,
-    redirect,
 )
 from tap_envoy.session import EnvoySession, RateLimiter
 from tests.unit.local_server import Answer, send, serve, unused_port
@@ -55,7 +54,6 @@ def test_decode_json_decodes_what_can_be_decoded(body: bytes, expected: Any) -> 
         ({"errors": [{"code": 17, "detail": "bad sort"}, {"detail": "x"}]}, ": “17, bad sort”"),
         ({"errors": [], "message": True, "detail": ["x"], "title": {"email": "x"}}, ""),
         ({"error": {"code": "17", "message": "bad sort"}}, ": “17, bad sort”"),
-        (["x"], ""),
         (None, ""),
         ({"message": "two\n lines\x1b"}, ": “two lines”"),
         ({"message": "x" * 201}, f": “{'x' * 200}…”"),
@@ -64,21 +62,6 @@ def test_decode_json_decodes_what_can_be_decoded(body: bytes, expected: Any) -> 
 )
 def test_excerpt_quotes_known_fields_without_secrets(body: Any, expected: str) -> None:
     assert excerpt(body, {"a secret", ""}) == expected
-
-
-@pytest.mark.parametrize(
-    ("location", "expected"),
-    [
-        ("http://user:hidden@sso.test:8080/hidden?hidden", " (a redirect to sso.test:8080)"),
-        ("//sso.test/hidden", " (a redirect to sso.test)"),
-        ("/hidden", " (a redirect to another page)"),
-        ("http://[bad", " (a redirect to [bad)"),
-    ],
-)
-def test_redirect_names_the_host_alone(location: str, expected: str) -> None:
-    answer = send(f"HTTP/1.1 302 Found\r\nLocation: {location}\r\n\r\n".encode())
-    with serve(answer) as url, EnvoySession(RateLimiter(1000)) as session:
-        assert redirect(session.get(url)) == expected
 
 
 # Connection errors
@@ -118,7 +101,6 @@ def reset(client: socket.socket) -> None:
 
 CLOSED = "was closed before the response was complete"
 UNREADABLE = "cannot be read; check any proxy"
-HEADERS = b"".join(b"X-%d: x\r\n" % n for n in range(101))
 
 
 @pytest.mark.parametrize(
@@ -130,7 +112,7 @@ HEADERS = b"".join(b"X-%d: x\r\n" % n for n in range(101))
         (send(OK + b"Transfer-Encoding: chunked\r\n\r\n5\r\nx"), TransientError, CLOSED),
         (stall, TransientError, "in time; if this persists, raise `request_timeout`"),
         (send(b"SSH-2.0-OpenSSH\r\n"), EnvoyError, UNREADABLE),
-        (send(OK + HEADERS), EnvoyError, "(got more than 100 headers); check any"),
+        (send(OK + b"X: x\r\n" * 101), EnvoyError, "(got more than 100 headers); check any"),
         (send(OK + b"Content-Encoding: gzip\r\n\r\n{}"), EnvoyError, UNREADABLE),
     ],
 )
