@@ -129,7 +129,7 @@ class EnvoySession(requests.Session):
     def request(
         self, method: Any, url: Any, *args: Any, where: str = "Envoy (`api_url`)", **options: Any
     ) -> requests.Response:
-        """Return the response; raise an error that names `where` to send the request, and why not.
+        """Return the response to a request; an error names `where` it was sent, with its setting.
 
         Raises:
             TransientError: If there is no response, but may be one later.
