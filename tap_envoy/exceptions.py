@@ -1,6 +1,15 @@
 """Exceptions, connection errors in plain words, and what a message quotes of files and responses.
 
-The text of each exception is one sentence or two: what happened, to what, and what to do.
+    EnvoyError                          a stream cannot be read
+    ├── RunAbortedError                 no further stream can be read
+    │   └── CredentialsRejectedError    HTTP 401
+    ├── GrantRefusedError               no token
+    ├── ScopeMissingError               HTTP 403
+    └── RequestRejectedError            HTTP 400, 404, 422
+    TransientError                      the same request may succeed later
+    └── NoConnectionError               it was not sent
+
+The text of each is one sentence or two: what happened, to what, and what to do.
 """
 
 from __future__ import annotations

@@ -30,17 +30,11 @@ MAX_REMEMBERED = 2 * MAX_DEPTH
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """The rows of a response.
-
-    Attributes:
-        records: Rows that were not emitted before.
-        bookmark: The time before which no row is missing, if that is known.
-        total: Rows of the slice, if that is known.
-    """
+    """The rows of a response that were not emitted before."""
 
     records: list[Record]
-    bookmark: str | None = None
-    total: int | None = None
+    bookmark: str | None = None  # the time before which no row is missing, if that is known
+    total: int | None = None  # rows of the slice, if that is known
 
 
 @dataclass

@@ -17,25 +17,15 @@ PROGRESS_INTERVAL = 30.0
 
 @dataclass(slots=True)
 class StreamProgress:
-    """What a run has read of one stream; requests are counted in several threads.
-
-    Attributes:
-        stream: Name of the stream.
-        logger: For the lines about the stream.
-        rows: Rows emitted.
-        requests: Requests sent.
-        retries: Requests that repeated a failed one.
-        is_complete: Whether the whole stream was read.
-        error: Why it was not.
-    """
+    """What a run has read of one stream; requests are counted in several threads."""
 
     stream: str
     logger: logging.Logger
     rows: int = 0
     requests: int = 0
-    retries: int = 0
+    retries: int = 0  # requests that repeated a failed one
     is_complete: bool = False
-    error: str = ""
+    error: str = ""  # why it is not complete
     _start: float = 0.0
     _last_logged: float = 0.0
     _lock: threading.Lock = field(default_factory=threading.Lock)
