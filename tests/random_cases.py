@@ -1,7 +1,8 @@
 """Random Envoys and lists that change, for property tests of the reading core."""
 
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
 
@@ -21,30 +22,25 @@ ROW_COUNTS = (0, 1, 2, 3, 10, 30, 60, 99, 100, 101, 130, 250, 250, 400)
 
 @dataclass(frozen=True)
 class Case:
-    """A list to read, and the Envoy that serves it."""
+    """A list to read, and the Envoy that serves it.
+
+    Attributes:
+        stream: Its name.
+        rows: The rows that it has at first.
+        quirks: How the endpoint serves them.
+        changes: What happens to them between the requests.
+        page_size: Rows to ask for.
+        start: The earliest time to read.
+        seed: Of the order of responses.
+    """
 
     stream: str
-    rows: list[Row]
-    quirks: Quirks
-    changes: tuple[Change, ...] = ()
+    rows: list[Row] = field(repr=False)
+    quirks: Quirks = field(default_factory=Quirks)
+    changes: Sequence[Change] = ()
     page_size: int = 100
     start: datetime | None = None
-    in_flight: int = 1
     seed: int = 0
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of `simulate`."""
-        return vars(self)
-
-    @property
-    def description(self) -> str:
-        """The case in one line, without the rows."""
-        quirks = {k: v for k, v in vars(self.quirks).items() if v != getattr(Quirks, k)}
-        return (
-            f"{self.stream}, {len(self.rows)} rows by {self.page_size} from {self.start}, "
-            f"{self.in_flight} in flight, seed {self.seed}, {quirks}, {self.changes}"
-        )
 
     @property
     def may_fail(self) -> bool:
@@ -68,7 +64,7 @@ class Case:
         )
 
 
-def random_case(rng: random.Random, *, max_quirks: int = 4, max_changes: int = 12) -> Case:
+def random_case(rng: random.Random, max_quirks: int) -> Case:
     """Return a stream of some rows, quirks that combine, and changes between the requests."""
     stream = rng.choice(sorted(RESOURCES))
     starts: tuple[datetime | None, ...] = (None,)
@@ -77,21 +73,22 @@ def random_case(rng: random.Random, *, max_quirks: int = 4, max_changes: int = 1
     if stream == "reservations":  # hundreds of windows, where there is no start
         starts = (None, *(datetime.now(UTC) - timedelta(days=days) for days in (20, 50, 70)))
     quirks = random_quirks(rng, stream, max_quirks)
+    kinds: list[Any] = ["insert", "delete", "edit"]
+    if stream in {"employees", "flows"}:  # a row that moves among those of its name may get lost
+        kinds.remove("edit")
+    changes = [
+        Change(stream, rng.randint(1, 12), rng.choice(kinds), rng.random())
+        for _ in range(rng.randint(0, 12))
+    ]
     return Case(
         stream,
         rows_of(stream, rng.choice(ROW_COUNTS), minutes=rng.choice((30, 60))),
         quirks,
-        tuple(random_change(rng, stream) for _ in range(rng.randint(0, max_changes))),
+        changes,
         page_size=rng.choice((100, 100, 50, 20, 20 if quirks.hidden else 7)),  # no hidden pages
         start=rng.choice(starts),
-        in_flight=rng.choice((1, 3, 8)),
         seed=rng.randint(0, 999),
     )
-
-
-def random_change(rng: random.Random, stream: str) -> Change:
-    kind: Any = rng.choice(("insert", "delete", "edit"))
-    return Change(stream, rng.randint(1, 12), kind, rng.random())
 
 
 def random_quirks(rng: random.Random, stream: str, maximum: int) -> Quirks:
@@ -132,10 +129,8 @@ def rows_of(stream: str, count: int, minutes: float = 60) -> list[Row]:
     if stream == "reservations":
         return long_reservations(count)
     if stream in {"companies", "employees", "flows"}:
-        row, numbers = (
-            data.all_rows()[stream][0],
-            range(min(count, 3 if stream[0] == "c" else count)),
-        )
+        row = data.all_rows()[stream][0]
+        numbers = range(min(count, 3) if stream == "companies" else count)
         return [{**row, "id": f"{stream[0]}-{n}", "name": f"Name {n % 7}"} for n in numbers]
     if stream == "spaces":
         return data.spaces(count, count // 4)

@@ -2,57 +2,44 @@
 
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from typing import Any, TypeVar
 
 import msgspec
 from typing_extensions import override
 
 from tap_envoy.exceptions import EnvoyError, RequestRejectedError
-from tap_envoy.pagination import Page
-from tap_envoy.prefetch import MAX_IN_FLIGHT, PrefetchPool
+from tap_envoy.pagination import MAX_DEPTH, Page
+from tap_envoy.prefetch import PrefetchPool
 from tap_envoy.reader import StreamReader
 from tap_envoy.records import Record, format_timestamp
 from tap_envoy.slices import TimeRange
 from tap_envoy.streams import STREAMS
-from tests.sandbox import RESOURCES, Change, ChangeSchedule, Quirks, respond
+from tests.random_cases import Case
+from tests.sandbox import RESOURCES, ChangeSchedule, respond
 from tests.sandbox.data import START
+from tests.sandbox.quirks import Meta
 
 CLASSES = {vars(stream)["name"]: stream for stream in STREAMS}
 
-S = TypeVar("S")
 T = TypeVar("T")
 
 
 class ShuffledPool(PrefetchPool):
     """Runs calls in random order, as responses to parallel requests arrive."""
 
-    def __init__(self, max_in_flight: int = MAX_IN_FLIGHT, seed: int = 0) -> None:
+    def __init__(self, seed: int = 0) -> None:
         super().__init__()
         self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
-        self.most_in_flight = 0
         self.rng = random.Random(seed)  # noqa: S311
-        self._max_in_flight = max_in_flight
-
-    @override
-    def ahead(
-        self,
-        function: Callable[[S], T],
-        items: Iterable[S],
-        limit: Callable[[], int] = lambda: MAX_IN_FLIGHT,
-    ) -> Iterator[tuple[S, T]]:
-        return super().ahead(function, items, lambda: min(limit(), self._max_in_flight))
 
     @override
     def submit(self, function: Callable[[], T]) -> Future[T]:
         future: Future[T] = _Pending(self)
         self.waiting.append((future, function))
-        in_flight = sum(not other.cancelled() for other, _ in self.waiting)
-        self.most_in_flight = max(self.most_in_flight, in_flight)
         return future
 
 
@@ -96,108 +83,54 @@ class Outcome:
         rows: The rows that were emitted.
         bookmarks: After each batch, how many rows were emitted, and the bookmark.
         error: The message of the error that ended it.
-        warnings: What the reader warned of.
         requests: The query parameters of each request.
         wanted: The times (None without a replication key) by id of the rows that existed
             throughout, and lie in the range that was asked for.
-        most_in_flight: The most requests that were under way at once.
     """
 
     rows: list[Record] = field(default_factory=list)
-    bookmarks: list[tuple[int, str | None]] = field(default_factory=list)
-    error: str | None = None
+    bookmarks: list[tuple[int, str]] = field(default_factory=list)
+    error: str = ""
     warnings: list[str] = field(default_factory=list)
     requests: list[dict[str, str]] = field(default_factory=list)
     wanted: dict[str, str | None] = field(default_factory=dict)
-    most_in_flight: int = 0
-
-    @property
-    def ids(self) -> list[str]:
-        return [row["id"] for row in self.rows]
-
-    @property
-    def missing(self) -> set[str]:
-        return self.wanted.keys() - set(self.ids)
-
-    @property
-    def bookmark(self) -> str | None:
-        return self.bookmarks[-1][1] if self.bookmarks else None
-
-    @property
-    def passed_by_bookmark(self) -> set[str]:
-        """The ids of rows that some bookmark passed before they were emitted."""
-        passed, ids, emitted, done = set[str](), self.ids, set[str](), 0
-        for count, bookmark in self.bookmarks:
-            emitted.update(ids[done:count])
-            done = count
-            if bookmark:
-                late = {key for key, time in self.wanted.items() if time and time < bookmark}
-                passed |= late - emitted
-        return passed
 
 
-def simulate(
-    stream: str,
-    rows: Sequence[Record],
-    quirks: Quirks | None = None,
-    *,
-    changes: Sequence[Change] = (),
-    page_size: int = 100,
-    start: datetime | None = None,
-    in_flight: int = 1,
-    seed: int = 0,
-    limit: int = 20_000,
-    stop_after: int | None = None,
-) -> Outcome:
-    """Read a stream.
-
-    Args:
-        stream: Its name.
-        rows: The rows that it has at first.
-        quirks: How the endpoint serves them.
-        changes: What happens to them between the requests.
-        page_size: Rows to ask for.
-        start: The earliest time to read.
-        in_flight: Requests under way at once.
-        seed: Of the order of responses.
-        limit: Requests that it must not exceed.
-        stop_after: Batches after which the read is interrupted.
-    """
-    quirks, present, schedule = quirks or Quirks(), list(rows), ChangeSchedule(changes)
+def simulate(case: Case) -> Outcome:
+    """Read a stream."""
+    stream, rows, changes = case.stream, [*case.rows], ChangeSchedule(case.changes)
     outcome = Outcome()
 
     def fetch(params: Mapping[str, Any]) -> Page:
         query = {name: str(value) for name, value in params.items()}
         outcome.requests.append(query)
-        assert len(outcome.requests) <= limit, "the read does not end"
-        status, body = respond(RESOURCES[stream], present, query, quirks)
-        schedule.after_request(stream, present)
+        assert len(outcome.requests) < 20_000, "the read does not end"
+        status, body = respond(RESOURCES[stream], rows, query, case.quirks)
+        changes.after_request(stream, rows)
         if status != 200:
             raise RequestRejectedError(f"HTTP {status}.", status=status, detail=": “no”")
         body = msgspec.json.decode(msgspec.json.encode(body))
         return Page(body["data"], body.get("meta", {}).get("total"))
 
-    now, bookmark = datetime.now(UTC), None
-    pool = ShuffledPool(in_flight, seed)
-    reader = create_reader(stream, fetch, pool, outcome.warnings.append, page_size)
+    now, bookmark = datetime.now(UTC), ""
+    pool = ShuffledPool(case.seed)
+    reader = create_reader(stream, fetch, pool, outcome.warnings.append, case.page_size)
     try:
-        batches = reader.read(TimeRange(start, now + timedelta(days=60)))
-        for batch in islice(batches, stop_after):
+        for batch in reader.read(TimeRange(case.start, now + timedelta(days=60))):
             outcome.rows += batch.records
             if batch.bookmark:
-                bookmark = max(bookmark or "", min(batch.bookmark, format_timestamp(now)))
+                bookmark = max(bookmark, min(batch.bookmark, format_timestamp(now)))
             outcome.bookmarks.append((len(outcome.rows), bookmark))
     except EnvoyError as error:
         outcome.error = str(error)
-    outcome.most_in_flight = pool.most_in_flight
     key = str(CLASSES[stream].replication_key)
-    first = format_timestamp(start) if start else ""
-    has_rooms = not quirks.rejected & {"type", "type=ROOM"} or not outcome.warnings
+    first = format_timestamp(case.start) if case.start else ""
+    has_rooms = not case.quirks.rejected & {"type", "type=ROOM"} or not outcome.warnings
     outcome.wanted = {
         row["id"]: row.get(key)
-        for row in schedule.stable_rows(present)
+        for row in changes.stable_rows(rows)
         if (row.get(key) or first) >= first
-        and not quirks.hides(row)
+        and not case.quirks.hides(row)
         and (has_rooms or row["id"][0] != "r")
     }
     return outcome
@@ -205,50 +138,41 @@ def simulate(
 
 def assert_nothing_lost(outcome: Outcome) -> None:
     """Assert that rows are missing only where there is an error, and behind no bookmark."""
-    assert outcome.error or not outcome.missing
-    assert not outcome.passed_by_bookmark
-    assert len(set(outcome.ids)) == len(outcome.ids)
-    assert outcome.error is None or outcome.error.endswith(".")
+    ids = [row["id"] for row in outcome.rows]
+    assert len(set(ids)) == len(ids)
+    assert outcome.error.endswith(".") or outcome.wanted.keys() <= set(ids)
+    for count, bookmark in outcome.bookmarks:
+        behind = {key for key, time in outcome.wanted.items() if time and time < bookmark}
+        assert behind <= set(ids[:count])
 
 
 def assert_complete(outcome: Outcome) -> None:
     """Assert that every row was emitted, once."""
-    assert outcome.error is None
+    assert not outcome.error
     assert_nothing_lost(outcome)
 
 
 class LongList:
-    """Entries, one a second, made when they are requested; too many to hold."""
+    """Entries, one a second, made when they are requested; counts the requests."""
 
-    def __init__(self, count: int, max_rows: int = 10_000, *, has_total: bool = True) -> None:
+    def __init__(self, count: int, meta: Meta = "honest") -> None:
         self.requests = 0
-        self.deepest = 0
-        self._count, self._max_rows, self._has_total = count, max_rows, has_total
+        self._count, self._meta = count, meta
 
     def fetch(self, params: Mapping[str, Any]) -> Page:
-        """Return a page, as `entries` would.
-
-        Raises:
-            RequestRejectedError: If it is too deep.
-        """
+        """Return a page, as `entries` would."""
         self.requests += 1
-        number, size = params["page"], params["perPage"]
-        self.deepest = max(self.deepest, number * size)
-        if number * size > self._max_rows:
-            raise RequestRejectedError("HTTP 400.", status=400, detail="")
+        end = params["page"] * params["perPage"]
+        assert end <= MAX_DEPTH
         first = math.ceil(self._seconds(params.get("signedInAtAfter"), 0))
-        last = math.floor(self._seconds(params.get("signedInAtBefore"), self._count - 1))
+        last = math.floor(self._seconds(params.get("signedInAtBefore"), self._count))
         numbers = range(max(first, 0), min(last + 1, self._count))
         rows = [
-            {"id": f"v-{n}", "signedInAt": self.time_of(n)}
-            for n in numbers[(number - 1) * size : number * size]
+            {"id": f"v-{n}", "signedInAt": format_timestamp(START + timedelta(seconds=n))}
+            for n in numbers[end - params["perPage"] : end]
         ]
-        return Page(rows, len(numbers) if self._has_total else None)
-
-    @staticmethod
-    def time_of(number: int) -> str:
-        """Return the time of an entry."""
-        return format_timestamp(START + timedelta(seconds=number))
+        totals = {"honest": len(numbers), "unfiltered": self._count}
+        return Page(rows, totals.get(self._meta))
 
     @staticmethod
     def _seconds(time: str | None, default: int) -> float:

@@ -2,28 +2,13 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from collections.abc import Callable
 from itertools import count
-from typing import Any
 
 import pytest
-from typing_extensions import override
 
 from tap_envoy.prefetch import MAX_IN_FLIGHT, PrefetchPool
-
-
-class Gate:
-    """Calls that wait until they are let through."""
-
-    def __init__(self) -> None:
-        self.opened = threading.Event()
-        self.items: list[int] = []
-
-    def call(self, item: int) -> int:
-        self.items.append(item)
-        self.opened.wait(10)
-        return item
+from tests.unit.simulated_endpoint import ShuffledPool
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
@@ -31,12 +16,6 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.001)
-
-
-def in_thread(iterator: Iterator[Any]) -> threading.Thread:
-    thread = threading.Thread(target=lambda: next(iterator), daemon=True)
-    thread.start()
-    return thread
 
 
 @pytest.mark.parametrize("limit", [1, 3, 100])
@@ -52,14 +31,21 @@ def test_results_come_in_order_with_their_items(limit: int) -> None:
 
 @pytest.mark.parametrize(("limit", "expected"), [(-1, 1), (3, 3), (100, MAX_IN_FLIGHT)])
 def test_calls_in_flight_reach_the_limit_and_do_not_exceed_it(limit: int, expected: int) -> None:
-    gate = Gate()
+    gate, started = threading.Event(), list[int]()
+
+    def call(item: int) -> None:
+        started.append(item)
+        gate.wait(10)
+
     with PrefetchPool() as pool:
-        thread = in_thread(pool.ahead(gate.call, count(), lambda: limit))
-        wait_until(lambda: len(gate.items) == expected)
+        results = pool.ahead(call, count(), lambda: limit)
+        reader = threading.Thread(target=next, args=(results,), daemon=True)
+        reader.start()
+        wait_until(lambda: len(started) == expected)
         time.sleep(0.02)
-        assert sorted(gate.items) == [*range(expected)]
-        gate.opened.set()
-        thread.join(10)
+        assert sorted(started) == [*range(expected)]
+        gate.set()
+        reader.join(10)
 
 
 @pytest.mark.parametrize("error", [ValueError("no"), KeyboardInterrupt("stop")])
@@ -77,26 +63,12 @@ def test_error_of_a_call_is_raised_in_its_turn(error: BaseException) -> None:
         assert [*pool.ahead(fail_at_two, [7])] == [(7, 7)]  # the threads go on
 
 
-class IdlePool(PrefetchPool):
-    """Makes the first call alone."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.futures: list[Future[Any]] = []
-
-    @override
-    def submit(self, function: Callable[[], Any]) -> Future[Any]:
-        self.futures.append(Future())
-        if len(self.futures) == 1:
-            self.futures[0].set_result(function())
-        return self.futures[-1]
-
-
 def test_calls_that_are_not_needed_any_more_are_cancelled() -> None:
-    pool = IdlePool()
-    for _ in pool.ahead(str, count(), lambda: 3):
+    pool = ShuffledPool()
+    for _ in pool.ahead(str, count()):
         break
-    assert [future.cancelled() for future in pool.futures] == [False, True, True]
+    assert pool.waiting
+    assert all(future.cancelled() for future, _ in pool.waiting)
 
 
 def test_threads_end_with_the_pool_and_never_delay_the_end_of_the_program() -> None:
