@@ -62,11 +62,6 @@ def _parse_entry(
 ) -> CatalogEntry | None:
     """Return the entry of a selected stream, with what short, hand-written ones leave out."""
     name, own, schema = stream.name, stream.schema["properties"], entry.get("schema") or {}
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        where = printable(error.json_path, 200)
-        raise EnvoyError(f"--catalog: the schema of {name} is not valid at {where}.") from None
     properties = schema["properties"] = schema.get("properties") or own
     metadata = MetadataMapping.from_iterable(entry.get("metadata") or [])
     for breadcrumb, place in [((), entry), *_subschemas(schema)]:
@@ -80,6 +75,11 @@ def _parse_entry(
         metadata[breadcrumb].selected = next(iter(marks), None)
     if not metadata.resolve_selection()[()]:
         return None
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        where = printable(error.json_path, 200)
+        raise EnvoyError(f"--catalog: the schema of {name} is not valid at {where}.") from None
     keys = entry.get("key_properties") or metadata.root.table_key_properties or stream.primary_keys
     for key in {*keys, stream.replication_key} - {None}:
         if "type" not in properties.get(key, {}):

@@ -5,9 +5,8 @@ import itertools
 import json
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +20,12 @@ from tests.sandbox.server import Stage
 Path = tuple[str, ...]
 
 ENTRIES = TapEnvoy(validate_config=False).catalog_dict["streams"]
-STREAMS: dict[str, dict[str, Any]] = {entry["tap_stream_id"]: entry for entry in ENTRIES}
+PATHS = {
+    entry["tap_stream_id"]: [tuple(part["breadcrumb"][1::2]) for part in entry["metadata"]]
+    for entry in ENTRIES
+}
+"""The paths of all properties of a stream; the empty one is that of the stream."""
+
 ENVOY = Envoy()
 NOW = datetime.now(UTC)
 REST = ("additionalFields",)
@@ -39,38 +43,40 @@ KINDS: dict[str, Callable[[int], Any]] = {
 """Scalars, each unique but for the last two."""
 
 
-@dataclass(frozen=True)
-class Case:
-    """A stream, its rows, and how it is read."""
+class Case(NamedTuple):
+    """A stream's catalog entry and rows, and how it is read."""
 
-    name: str
+    entry: dict[str, Any]
     rows: list[dict[str, Any]]
     deselected: set[Path]
-    separator: str | None
+    separator: str | None  # None: without flattening
     depth: int
 
     @property
-    def stream(self) -> dict[str, Any]:
-        return STREAMS[self.name]
+    def name(self) -> str:
+        return str(self.entry["tap_stream_id"])
 
-    @property
-    def config(self) -> dict[str, Any]:
-        return {
+    def read(self, address: str) -> list[dict[str, Any]]:
+        """Run the tap in this process; return its messages."""
+        metadata = [
+            {**part, "metadata": part["metadata"] | {"selected": path not in self.deselected}}
+            for part, path in zip(self.entry["metadata"], PATHS[self.name], strict=True)
+        ]
+        config = {
+            "api_key": ENVOY.api_key,
+            "api_url": f"{address}/v1",
             "flattening_enabled": self.separator is not None,
             "flattening_max_depth": self.depth,
-            "flattening_separator": self.separator or "",
+            "flattening_separator": self.separator,
             "start_date": (NOW - timedelta(days=3)).isoformat(),
             "lookahead_days": 1,
             "requests_per_second": 1000,
         }
-
-    @property
-    def catalog(self) -> dict[str, Any]:
-        metadata = [
-            {**part, "metadata": part["metadata"] | {"selected": path not in self.deselected}}
-            for part, path in zip(self.stream["metadata"], paths(self.stream), strict=True)
-        ]
-        return {"streams": [{**self.stream, "metadata": metadata}]}
+        out = io.TextIOWrapper(io.BytesIO())
+        with redirect_stdout(out):
+            catalog = {"streams": [{**self.entry, "metadata": metadata}]}
+            assert TapEnvoy(config=config, catalog=catalog).run() == 0
+        return [json.loads(line) for line in out.buffer.getvalue().splitlines()]
 
     def expected(self, row: dict[str, Any]) -> set[tuple[Path, str]]:
         """Return the scalars of a row that must come out, each with the names that lead to it."""
@@ -85,13 +91,9 @@ class Case:
 
     def found(self, record: dict[str, Any]) -> set[tuple[Path, str]]:
         """Return the scalars of a record, without the `additionalFields` before their path."""
-        columns = {(self.separator or "").join(path): path for path in paths(self.stream)}
+        columns = {(self.separator or "").join(path): path for path in PATHS[self.name]}
         nested = ((columns.get(p[0], p[:1]) + p[1:], value) for p, value in leaves(record))
         return {(p[1:] if p[:1] == REST else p, value) for p, value in nested}
-
-
-def paths(stream: dict[str, Any]) -> list[Path]:
-    return [tuple(part["breadcrumb"][1::2]) for part in stream["metadata"]]
 
 
 def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
@@ -119,36 +121,28 @@ def fill(value: Any, numbers: Iterator[int]) -> Any:
 
 @st.composite
 def cases(draw: st.DrawFn) -> Case:
-    stream = draw(st.sampled_from(ENTRIES))
-    key = stream.get("replication_key", "createdAt")
-    declared = [path[-1] for path in paths(stream) if path]
+    entry = draw(st.sampled_from(ENTRIES))
+    key = entry.get("replication_key", "createdAt")
+    declared = [path for path in PATHS[entry["tap_stream_id"]] if path]
     letters = st.characters(exclude_characters="\0", exclude_categories=["Cs"])
-    names = st.sampled_from([*declared, *SECRETS, "n\0ew"]) | st.text(letters, max_size=3)
+    other_names = st.sampled_from([*SECRETS, "n\0ew"]) | st.text(letters, max_size=2)
+    names = st.sampled_from([path[-1] for path in declared]) | other_names
     values = st.recursive(
         st.sampled_from(sorted(KINDS)),
-        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(names, inner, max_size=4),
-        max_leaves=8,
+        lambda inner: st.lists(inner, max_size=2) | st.dictionaries(names, inner, max_size=3),
+        max_leaves=5,
     )
-    columns = st.sampled_from([path[0] for path in paths(stream) if path]) | names
-    row = st.dictionaries(columns, values, min_size=3, max_size=9)
-    rows = draw(st.lists(row, min_size=3, max_size=6))
+    columns = st.sampled_from([path[0] for path in declared]) | other_names
+    row = st.dictionaries(columns, values, min_size=4, max_size=8)
     numbers, fixed = itertools.count(1000), dict.fromkeys(("createdAt", key), "time")
-    rows = [fill({**row, "id": "text", **fixed}, numbers) for row in rows]
-    optional = set(paths(stream)) - {(), ("id",), (key,)}
-    deselected = draw(st.sets(st.sampled_from(sorted(optional)), max_size=4))
+    rows = [
+        fill({**one, "id": "text", **fixed}, numbers)
+        for one in draw(st.lists(row, min_size=2, max_size=4))
+    ]
+    optional = sorted({*declared} - {("id",), (key,)})
+    deselected = draw(st.sets(st.sampled_from(optional), max_size=4))
     separator = draw(st.sampled_from([None, "__", ".", "-:-"]))
-    return Case(stream["tap_stream_id"], rows, deselected, separator, draw(st.integers(1, 2)))
-
-
-def read(stage: Stage, address: str, case: Case) -> list[dict[str, Any]]:
-    """Run the tap in this process; return its messages."""
-    stage.envoy = ENVOY
-    ENVOY.rows[case.name] = case.rows
-    config = {"api_key": ENVOY.api_key, "api_url": f"{address}/v1", **case.config}
-    out = io.TextIOWrapper(io.BytesIO())
-    with redirect_stdout(out):
-        assert TapEnvoy(config=config, catalog=case.catalog).run() == 0
-    return [json.loads(line) for line in out.buffer.getvalue().splitlines()]
+    return Case(entry, rows, deselected, separator, draw(st.integers(1, 2)))
 
 
 @settings(max_examples=50)
@@ -156,7 +150,9 @@ def read(stage: Stage, address: str, case: Case) -> list[dict[str, Any]]:
 def test_random_rows_match_their_schema_and_come_out_complete(
     stage: tuple[Stage, str], case: Case
 ) -> None:
-    messages = read(*stage, case)
+    stage[0].envoy = ENVOY
+    ENVOY.rows[case.name] = case.rows
+    messages = case.read(stage[1])
     (schema,) = [m["schema"] for m in messages if m["type"] == "SCHEMA"]
     validator = Draft202012Validator(schema)
     records = {m["record"]["id"]: m["record"] for m in messages if m["type"] == "RECORD"}

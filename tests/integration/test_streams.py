@@ -15,7 +15,6 @@ from tap_envoy.tap import TapEnvoy
 from tests.conftest import Sandbox, read
 from tests.runner import Run
 from tests.sandbox import RESOURCES, list_path
-from tests.sandbox.data import locations
 
 Catalog = dict[str, dict[str, Any]]
 
@@ -77,13 +76,6 @@ def test_first_request_has_the_declared_parameters(sandbox: Sandbox, stream: Env
     if stream.slicer.max_window:
         expected[stream.slicer.end_param or ""] = "2024-01-31T22:59:58.000Z"
     assert first.query == expected
-
-
-def test_page_size_is_never_exceeded(sandbox: Sandbox) -> None:
-    sandbox.envoy.rows["locations"] = locations(20)
-    assert len(read(sandbox.tap(page_size=7))) == 20
-    sizes = [int(r.query["perPage"]) for r in sandbox.envoy.requests_for("/v1/locations")]
-    assert max(sizes) == 7
 
 
 def test_user_agent_is_that_of_the_tap_or_of_the_settings(sandbox: Sandbox) -> None:

@@ -1,6 +1,7 @@
 """Timestamps, conversion, what remains for `additionalFields`, secrets."""
 
 import time
+from collections.abc import Iterator
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -24,7 +25,6 @@ SCHEMA: dict[str, Any] = {
         "list": {"type": ["array", "null"]},
         "whole": {"type": ["object", "null"]},
         "either": {"type": ["string", "integer", "null"]},
-        "any": {},
         "owner": {"type": ["object", "null"], "properties": {"age": {"type": "integer"}}},
         "parts": {"type": ["array", "null"], "items": PARTS},
         "additionalFields": {"type": ["object", "null"], "additionalProperties": True},
@@ -35,55 +35,46 @@ SCHEMA: dict[str, Any] = {
 # Timestamps
 
 
+@pytest.fixture
+def _in_tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as environment:
+        environment.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_in_tokyo")
 @pytest.mark.parametrize(
     ("value", "expected"),
     [
         ("2024-05-17T14:39:44.185Z", "2024-05-17T14:39:44.185Z"),
         (" 2024-05-17 14:39:44UTC ", "2024-05-17T14:39:44.000Z"),
-        ("2024-05-17t14:39:44.185z", "2024-05-17T14:39:44.185Z"),
-        ("2024-05-17T14:39:44.185999Z", "2024-05-17T14:39:44.185Z"),
+        ("2024-05-17t14:39:44.185999z", "2024-05-17T14:39:44.185Z"),
         ("2024-05-17T16:39:44.185+02:00", "2024-05-17T14:39:44.185Z"),
         ("2024-05-17", "2024-05-17T00:00:00.000Z"),
         ("", None),
         ("yesterday", None),
         ("2024-02-30T00:00:00.000Z", None),
-        ("٢٠٢٤-05-17T14:39:44.185Z", None),
         ("0001-01-01T00:00:00+14:00", None),
         (None, None),
         (1715956784, None),
-        ([2024], None),
     ],
 )
 def test_timestamp_is_normalized_or_none(value: Any, expected: str | None) -> None:
     assert normalize_timestamp(value) == expected
 
 
-def test_timestamp_without_a_zone_is_utc_wherever_the_tap_runs(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with monkeypatch.context() as environment:
-        environment.setenv("TZ", "Asia/Tokyo")
-        time.tzset()
-        normalized = normalize_timestamp("2024-05-17 14:39:44")
-    time.tzset()
-    assert normalized == "2024-05-17T14:39:44.000Z"
+ZONES = st.sampled_from([UTC, *(timezone(timedelta(hours=hours)) for hours in (14, -12))])
+TIMES = st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30), timezones=ZONES)  # noqa: DTZ001
 
 
-@given(first=st.datetimes(timezones=st.timezones()), second=st.datetimes(timezones=st.timezones()))
+@given(first=TIMES, second=TIMES)
 def test_formatted_timestamps_compare_like_times(first: datetime, second: datetime) -> None:
-    try:
-        one, two = format_timestamp(first), format_timestamp(second)
-    except OverflowError:
-        return
+    one, two = format_timestamp(first), format_timestamp(second)
     assert normalize_timestamp(one) == one
     if one < two:
         assert first < second
-
-
-def test_timestamp_is_formatted_in_utc_and_cut() -> None:
-    finer = datetime(2024, 5, 17, 16, 0, 0, 999_999, tzinfo=timezone(timedelta(hours=2)))
-    assert format_timestamp(finer) == "2024-05-17T14:00:00.999Z"
-    assert format_timestamp(datetime(2024, 5, 17, tzinfo=UTC)) == "2024-05-17T00:00:00.000Z"
 
 
 # Conversion
@@ -98,9 +89,8 @@ def test_timestamp_is_formatted_in_utc_and_cut() -> None:
         ("tags", "a", ["a"]),
         ("tags", [1, None, "b"], ["1", "b"]),
         ("list", {"a": 1}, [{"a": 1}]),
-        ("whole", {"a": {"b": 1}}, {"a": {"b": 1}}),
+        ("whole", {"a": {"b": 1}, "token": 7}, {"a": {"b": 1}}),
         ("either", 1, 1),
-        ("any", [1], [1]),
         ("parts", {"size": 2.5, "more": 1}, [{"size": 2.5, "more": 1}]),
         ("at", "2024-05-17 14:39:44 UTC", "2024-05-17T14:39:44.000Z"),
     ],
@@ -120,16 +110,12 @@ def test_value_of_another_type_is_converted(name: str, value: Any, expected: Any
         ("flag", 1),
         ("flag", "true"),
         ("count", 1.5),
-        ("count", True),
         ("count", "12"),
-        ("ratio", "1.5"),
         ("ratio", False),
-        ("ratio", [1]),
         ("whole", "text"),
         ("owner", "Ada"),
         ("owner", [{}]),
         ("at", 1715956784),
-        ("at", {}),
     ],
 )
 def test_value_that_cannot_be_converted_is_null_and_kept_in_additional_fields(
@@ -149,14 +135,17 @@ def test_items_that_do_not_fit_are_kept_in_additional_fields() -> None:
     assert conformer.mismatched_properties == {"parts[]", "parts[].size"}
 
 
-def test_null_stays_null_and_is_no_mismatch() -> None:
-    conformer = RecordConformer(SCHEMA)
+def test_value_in_place_of_an_object_with_deselected_properties_is_dropped() -> None:
+    selected = {**SCHEMA["properties"], "owner": {"type": "object", "properties": {}}}
+    conformer = RecordConformer({"properties": selected}, declared=[SCHEMA])
+    assert conformer.conform({"owner": "Ada"}) == {"owner": None, "additionalFields": None}
+
+
+def test_null_stays_null_and_secrets_are_removed() -> None:
+    conformer = RecordConformer({"properties": {**SCHEMA["properties"], "token": {}}})
     nulls = dict.fromkeys(SCHEMA["properties"].keys() - {"additionalFields"})
-    assert conformer.conform(nulls.copy()) == {**nulls, "additionalFields": None}
+    assert conformer.conform({**nulls, "token": "x"}) == {**nulls, "additionalFields": None}
     assert conformer.mismatched_properties == set()
-
-
-# What is not emitted
 
 
 @pytest.mark.parametrize(
@@ -179,8 +168,3 @@ def test_missing_properties_become_null_in_levels_that_are_mapped_or_flattened(
     places = {"properties": {"places": {"type": "array", "items": place}}}
     row = {"places": [{"city": "x"}]}
     assert RecordConformer(places, complete_levels=levels).conform(deepcopy(row)) == row
-
-
-def test_secret_that_a_catalog_declares_is_removed() -> None:
-    schema = {"properties": {"id": {}, "secretToken": {"type": "string"}}}
-    assert RecordConformer(schema).conform({"id": "1", "secretToken": "x"}) == {"id": "1"}

@@ -25,10 +25,6 @@ def test_streams_are_those_of_the_sandbox() -> None:
     assert scopes == {name: resource.scopes for name, resource in RESOURCES.items()}
 
 
-def test_locations_alone_are_selected_by_default() -> None:
-    assert [name for name, stream in STREAMS.items() if stream.selected] == ["locations"]
-
-
 @pytest.mark.parametrize("stream", STREAMS.values(), ids=STREAMS)
 def test_stream_is_declared_completely(stream: EnvoyStream) -> None:
     assert stream.primary_keys == ("id",)
