@@ -78,7 +78,7 @@ def test_first_request_has_the_declared_parameters(sandbox: Sandbox, stream: Env
     assert first.query == expected
 
 
-def test_user_agent_is_that_of_the_tap_or_of_the_settings(sandbox: Sandbox) -> None:
+def test_user_agent_names_the_tap_or_is_a_setting(sandbox: Sandbox) -> None:
     for setting in {}, {"user_agent": "acme-warehouse (data@acme.example)"}:
         read(sandbox.tap(**setting))
         agent = setting.get("user_agent", f"tap-envoy/{TapEnvoy.plugin_version}")

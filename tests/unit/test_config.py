@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -52,8 +51,6 @@ NOT_UTF8 = "is not encoded in UTF-8; check the encoding of the variable or file"
     [
         ("page_size", 0, INTEGER),
         ("page_size", True, INTEGER),
-        ("page_size", "many", INTEGER),
-        ("lookback_days", -1, "must be an integer from 0 to 3650"),
         ("requests_per_second", "1_0", RATE),
         ("emit_activate_version_messages", 1, "must be a boolean"),
         ("start_date", "last spring", DATE),
@@ -75,13 +72,11 @@ NOT_UTF8 = "is not encoded in UTF-8; check the encoding of the variable or file"
         ("password", "hidden\n", CONTROL),
         ("username", "hidden\t", CONTROL),
         ("token_cache", "/data/tokens.json\r", CONTROL),  # an environment file from Windows
-        ("stream_maps", [], "must be an object"),
         ("stream_maps", "[" * 100_000, "must be an object"),
         ("stream_maps", {"entries": {"fullName": 3}}, "is not valid at `entries.fullName`"),
         ("stream_maps", {"__else__": "hidden"}, "must have `__NULL__` as `__else__`, or none"),
         ("token_cache", "“/data/tokens.json”", QUOTED),
         ("api_key", " `hidden` ", QUOTED),
-        ("requests_per_second", "'9.5'", QUOTED),
         ("scopes", "'a.read,b.read'", QUOTED),
         ("password", os.fsdecode(b"geh\xe4im"), NOT_UTF8),
     ],
@@ -253,25 +248,15 @@ def test_environment_variables_of_a_service_are_one_warning(
     )
 
 
-@pytest.mark.parametrize(
-    ("create", "warnings"),
-    [
-        (lambda path: path.write_bytes("A=1".encode("utf-16")), 1),
-        (os.mkfifo, 0),
-        (Path.mkdir, 0),  # such as a virtual environment
-    ],
-)
 def test_dotenv_that_is_not_a_text_file_is_ignored(
-    folder: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    create: Callable[[Path], object],
-    warnings: int,
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    create(folder / ".env")
+    os.mkfifo(folder / ".env")
     assert load_variables(monkeypatch) == {}
-    sentence = "Ignoring `.env`, which is not a readable file of UTF-8 text."
-    assert caplog.messages == [sentence] * warnings
+    (folder / ".env").unlink()
+    (folder / ".env").write_bytes("A=1".encode("utf-16"))
+    assert load_variables(monkeypatch) == {}
+    assert caplog.messages == ["Ignoring `.env`, which is not a readable file of UTF-8 text."]
 
 
 # JSON files
@@ -280,16 +265,11 @@ def test_dotenv_that_is_not_a_text_file_is_ignored(
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        (b"", "is not valid JSON (Expecting value: line 1 column 1 (char 0))"),
-        (
-            b'{"a" "secret"}',
-            "is not valid JSON (Expecting ':' delimiter: line 1 column 6 (char 5))",
-        ),
-        (b"[1]", "does not contain a JSON object"),
-        (b"[" * 100_000, "is not valid JSON (not UTF-8, or too deep)"),
-        (b'{"password": "\xff"}', "is not valid JSON (not UTF-8, or too deep)"),
+        (b'{"a" "secret"}', "Expecting ':' delimiter: line 1 column 6 (char 5)"),
+        (b"[" * 100_000, "not UTF-8, or too deep"),
+        (b'{"password": "\xff"}', "not UTF-8, or too deep"),
     ],
-    ids=range(5),
+    ids=["syntax", "depth", "encoding"],
 )
 def test_read_json_of_anything_else_is_described(
     folder: Path, content: bytes, problem: str
@@ -298,4 +278,4 @@ def test_read_json_of_anything_else_is_described(
     path.write_bytes(content)
     with pytest.raises(EnvoyError) as caught:
         read_json("--state", str(path))
-    assert str(caught.value) == f"--state: {path} {problem}."
+    assert str(caught.value) == f"--state: {path} is not valid JSON ({problem})."

@@ -33,7 +33,6 @@ def transform(maps: Any) -> dict[str, Any]:
         {"entries": {"first": "record['fullName'].split(' ')[0]", "email": "fake.email()"}},
         {"visitors": {"__source__": "entries", "fullName": None}},
         {"*": {"email": None}},
-        {"entries": {"__filter__": None, "__key_properties__": None}},
     ],
     ids=repr,
 )
