@@ -205,16 +205,17 @@ class Pass:
                 return
             if page.rejection:
                 raise DepthLimitError(len(self.ids), page.rejection)
-            known = list(takewhile(self.ids.__contains__, page.ids))
-            joins = known[-1:] == [last_id] and self.ids.isdisjoint(page.ids[len(known) :])
-            has_new, is_short = len(known) < len(page.ids), len(page.ids) < request.size
-            self.ids.update(page.ids)
+            ids = page.ids
+            known = list(takewhile(self.ids.__contains__, ids))
+            joins = known[-1:] == [last_id] and self.ids.isdisjoint(ids[len(known) :])
+            has_new, is_short = len(known) < len(ids), len(ids) < request.size
+            self.ids.update(ids)
             yield page
-            is_end = was_short and not page.ids
+            is_end = was_short and not ids
             if not is_end:
                 if not joins or not (has_new or is_short):
                     return  # torn: rows have moved
-                last_id, was_short, tail = page.ids[-1], is_short, request
+                last_id, was_short, tail = ids[-1], is_short, request
                 is_end = is_short and self._is_last(request.end)
             if is_end or not (has_new or had_new):
                 break

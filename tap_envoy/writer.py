@@ -65,14 +65,15 @@ class BufferedMessageWriter(MsgSpecWriter):
         Raises:
             RunAbortedError: If stdout is closed or full.
         """
-        if isinstance(message, ActivateVersionMessage):
+        if isinstance(message, RecordMessage):
+            self._buffer.append(message.to_dict())
+        elif isinstance(message, ActivateVersionMessage):
             self._held_versions.append(message)
-            return
-        if isinstance(message, StateMessage):
-            bookmarks = without_markers(message.value.get("bookmarks", {}))
-            message = StateMessage({"bookmarks": bookmarks})
-        self._buffer.append(message.to_dict())
-        if not isinstance(message, RecordMessage):
+        else:
+            if isinstance(message, StateMessage):
+                bookmarks = without_markers(message.value.get("bookmarks", {}))
+                message = StateMessage({"bookmarks": bookmarks})
+            self._buffer.append(message.to_dict())
             self.flush()
 
     def release_versions(self) -> None:
