@@ -1,6 +1,5 @@
 """`tap-envoy --test`."""
 
-import socket
 import time
 from typing import Any
 
@@ -26,13 +25,10 @@ def test_connection_test_without_catalog_requests_each_stream_once(sandbox: Sand
     assert last == f"{COUNT} of {COUNT} streams can be read."
 
 
-@pytest.mark.parametrize("order", [1, -1])
-def test_connection_test_with_catalog_requests_only_selected_streams(
-    sandbox: Sandbox, order: int
-) -> None:
+def test_connection_test_with_catalog_requests_only_selected_streams(sandbox: Sandbox) -> None:
     del sandbox.envoy.rows["invites"][1:]
-    options = [["--test"], [*sandbox.write_catalog("invites", "locations")]][::order]
-    run = sandbox.run_tap(*options[0], *options[1], **sandbox.login)
+    catalog = sandbox.write_catalog("invites", "locations")
+    run = sandbox.run_tap(*catalog, "--test", **sandbox.login)
     assert run.code == 0
     assert run.out.splitlines() == [
         "Signed in.",
@@ -85,16 +81,13 @@ def test_connection_test_failed_stream_is_reported_without_retries(sandbox: Sand
     [
         ({"api_key": "not-the-key-of-this-integration"}, "`api_key`"),
         ({"client_id": "none", "client_secret": "x", "username": "x", "password": "x"}, "HTTP 401"),
-        ({"api_url": None}, "`api_url`"),
+        ({"api_url": "http://127.0.0.1:9/v1"}, "`api_url`"),
     ],
     ids=["key", "password", "server"],
 )
 def test_connection_test_without_access_is_one_sentence(
     sandbox: Sandbox, config: dict[str, Any], part: str
 ) -> None:
-    if "api_url" in config:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            config = {"api_url": f"http://127.0.0.1:{listener.getsockname()[1]}/v1"}
     run = sandbox.run_tap("--test", **config)
     assert run.code == 1
     line, last = run.out.splitlines()

@@ -62,6 +62,7 @@ def stream(name: str, rows: int = 0, error: str | None = None) -> StreamProgress
 
 
 DONE, HALF, LOST = stream("a", 600), stream("b", 5, "No."), stream("c", 5, "")
+STOPPED, AGAIN = {"stopped_by": "TERM"}, "Run again to continue."
 
 
 @pytest.mark.parametrize(
@@ -69,32 +70,14 @@ DONE, HALF, LOST = stream("a", 600), stream("b", 5, "No."), stream("c", 5, "")
     [
         ([DONE, DONE], {}, ["INFO Done: 1,200 rows from 2 streams in 12.3 s (2 requests)."]),
         ([DONE, HALF, LOST], {}, ["ERROR Failed: b, c (2 of 3 streams): No."]),
-        ([DONE, LOST], {"cause": "Lost."}, ["ERROR Failed: c (1 of 2 streams): Lost."]),
-        (
-            [HALF, LOST],
-            {"cause": "Lost."},
-            ["ERROR Lost.", "ERROR Failed: b, c (2 of 2 streams): No."],
-        ),
+        ([DONE, LOST], {"cause": "Gone."}, ["ERROR Failed: c (1 of 2 streams): Gone."]),
         ([DONE], {"cause": "Disk full."}, ["ERROR Failed: Disk full."]),
+        ([HALF], {"cause": "Gone."}, ["ERROR Gone.", "ERROR Failed: b (1 of 1 stream): No."]),
+        ([DONE], STOPPED, [f"WARNING Stopped by TERM; incomplete: no stream. {AGAIN}"]),
         (
-            [DONE, LOST],
-            {"stopped_by": "TERM"},
-            ["WARNING Stopped by TERM; incomplete: c (1 of 2 streams). Run again to continue."],
-        ),
-        (
-            [HALF],
-            {"stopped_by": "TERM"},
-            [
-                (
-                    "WARNING Stopped by TERM; incomplete: b (1 of 1 stream). Run again to "
-                    "continue. First error: No."
-                )
-            ],
-        ),
-        (
-            [DONE],
-            {"stopped_by": "INT"},
-            ["WARNING Stopped by INT; incomplete: no stream. Run again to continue."],
+            [DONE, HALF],
+            STOPPED,
+            [f"WARNING Stopped by TERM; incomplete: b (1 of 2 streams). {AGAIN} First error: No."],
         ),
     ],
 )
