@@ -1,7 +1,7 @@
-"""Runs programs in separate processes, without the second that their imports take.
+"""Runs the tap in separate processes, without the second that its imports take.
 
 It imports what the tap imports, then forks for each line of JSON on its standard input: a process
-with its own arguments, environment, folder and files, which runs a module as `python -m` does. It
+with its own arguments, environment, folder and files, which runs the tap as `python -m` does. It
 replies with the process id, then with the exit code, or minus the number of the signal.
 
 Children of `multiprocessing`'s forkserver leave by `os._exit`: what happens while the interpreter
@@ -31,14 +31,12 @@ def main() -> None:
 
 def run_program(order: dict[str, Any]) -> None:
     """Run the program; ends with SystemExit, or returns if the program does."""
-    for descriptor, (name, flags) in enumerate(
-        [
-            (os.devnull, os.O_RDONLY),
-            (order["out"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
-            (order["err"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
-        ]
-    ):
-        os.dup2(os.open(name, flags), descriptor)
+    opened = [os.open(os.devnull, os.O_RDONLY)]
+    opened += [
+        os.open(order[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for name in ("out", "err")
+    ]
+    for descriptor, file in enumerate(opened):
+        os.dup2(file, descriptor)
     os.environ.clear()
     os.environ.update(order["environment"])
     encoding, _, errors = os.environ.get("PYTHONIOENCODING", "utf-8:strict").partition(":")
@@ -46,7 +44,7 @@ def run_program(order: dict[str, Any]) -> None:
         stream.reconfigure(encoding=encoding, errors=errors)  # type: ignore[union-attr]
     os.chdir(order["cwd"])
     sys.argv[1:] = order["arguments"]
-    runpy.run_module(order["module"], run_name="__main__", alter_sys=True)
+    runpy.run_module("tests.fast_tap", run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

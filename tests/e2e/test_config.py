@@ -21,8 +21,8 @@ def test_settings_are_read_from_the_environment_and_a_file(
         "TAP_ENVOY_REQUESTS_PER_SECOND": "99.5",
         "TAP_ENVOY_STREAM_MAPS": '{"locations": {"name": "name.upper()"}}',
     }
-    hidden = sandbox.envoy.secrets
-    run = run_tap("--config=ENV", environment=variables, cwd=tmp_path, hidden=hidden)
+    run = run_tap("--config=ENV", environment=variables, cwd=tmp_path)
+    run.without(sandbox.envoy.secrets)
     assert run.code == 0, run.err
     assert sandbox.envoy.requests[0].query["perPage"] == "50"
     assert run.messages[-2]["type"] == "ACTIVATE_VERSION"

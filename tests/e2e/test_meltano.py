@@ -50,12 +50,12 @@ class Project:
     def meltano(self, *arguments: str) -> Run:
         """Run Meltano, without the coverage of its own code."""
         variables = clean_environment(**ENVIRONMENT, **self.variables).items()
-        return run(
+        done = run(
             [str(MELTANO), *arguments],
             environment={name: x for name, x in variables if not name.startswith("COVERAGE")},
             cwd=self.folder,
-            hidden=self.envoy.secrets,
         )
+        return done.without(self.envoy.secrets)
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from tap_envoy.tap import TapEnvoy
 from tests.conftest import Sandbox, read
 from tests.runner import run_tap
 from tests.sandbox import ScriptedResponse, data
@@ -27,10 +26,6 @@ def ids(rows: list[dict[str, Any]]) -> list[str]:
     return [row["id"] for row in rows]
 
 
-def bookmark_of(tap: TapEnvoy, stream: str) -> Any:
-    return tap.state["bookmarks"][stream].get("replication_key_value")
-
-
 def state(stream: str, value: Any) -> dict[str, Any]:
     entry = {"replication_key": KEYS[stream], "replication_key_value": value}
     return {"bookmarks": {stream: entry}}
@@ -45,7 +40,7 @@ def test_second_run_reads_what_is_new_and_a_week_back(sandbox: Sandbox, stream: 
     first = sandbox.tap(start_date="2023-06-01")
     before = datetime.now(UTC)
     read(first, stream)
-    reached = bookmark_of(first, stream)
+    reached = first.state["bookmarks"][stream]["replication_key_value"]
     newest = min(max(row[key] for row in rows), format_time(before))  # not past the run's start
     assert newest >= reached >= format_time(datetime.fromisoformat(newest) - timedelta(minutes=1))
     rows.append({**rows[0], "id": "new-one", "endTime": reached, key: reached})

@@ -7,12 +7,7 @@ import pytest
 from tap_envoy.summary import StreamProgress, log_summary
 
 LOGGER = logging.getLogger("test")
-
-
-@pytest.fixture
-def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    caplog.set_level(logging.INFO)
-    return caplog
+LOGGER.setLevel(logging.INFO)
 
 
 @pytest.mark.parametrize(
@@ -24,7 +19,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     ],
 )
 def test_progress_is_logged_each_half_minute(
-    log: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
     total: int | None,
     line: str,
@@ -36,7 +31,7 @@ def test_progress_is_logged_each_half_minute(
     for _ in range(5):
         now += 10
         progress.count_rows(8000, total)
-    assert log.messages == [line]
+    assert caplog.messages == [line]
 
 
 @pytest.mark.parametrize(
@@ -48,20 +43,17 @@ def test_progress_is_logged_each_half_minute(
     ],
 )
 def test_stream_summary_shows_rows_requests_and_bookmark(
-    log: pytest.LogCaptureFixture, numbers: tuple[int, int, int], line: str
+    caplog: pytest.LogCaptureFixture, numbers: tuple[int, int, int], line: str
 ) -> None:
     progress = StreamProgress("entries", LOGGER, *numbers, is_complete=numbers[0] > 0)
     progress.begin()
     progress.log_summary("2024-03-14")
-    assert log.messages == [f"entries: {line}"]
+    assert caplog.messages == [f"entries: {line}"]
 
 
-def stream(name: str, rows: int = 0, error: str | None = None) -> StreamProgress:
-    """Return the progress of a complete stream, or of an incomplete one with an error."""
-    return StreamProgress(name, LOGGER, rows, 1, is_complete=error is None, error=error or "")
-
-
-DONE, HALF, LOST = stream("a", 600), stream("b", 5, "No."), stream("c", 5, "")
+DONE = StreamProgress("a", LOGGER, rows=600, requests=1, is_complete=True)
+HALF = StreamProgress("b", LOGGER, rows=5, requests=1, error="No.")
+LOST = StreamProgress("c", LOGGER)
 STOPPED, AGAIN = {"stopped_by": "TERM"}, "Run again to continue."
 
 
@@ -82,10 +74,10 @@ STOPPED, AGAIN = {"stopped_by": "TERM"}, "Run again to continue."
     ],
 )
 def test_run_summary_ends_with_first_cause(
-    log: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture,
     streams: list[StreamProgress],
     outcome: dict[str, str],
     lines: list[str],
 ) -> None:
     log_summary(streams, LOGGER, 12.34, **outcome)
-    assert [f"{entry.levelname} {entry.getMessage()}" for entry in log.records] == lines
+    assert [f"{entry.levelname} {entry.getMessage()}" for entry in caplog.records] == lines
