@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -227,12 +228,12 @@ class EnvoyAuthenticator(OAuthAuthenticator):
 
     def _store(self, response: Mapping[str, Any], refresh_token: str = "") -> None:
         """Use the tokens of a response, and put them into the cache."""
-        lifetime = response.get("expires_in")
+        lifetime, newest = response.get("expires_in"), response.get("refresh_token")
         seconds = lifetime if isinstance(lifetime, int | float) and lifetime > 0 else LIFETIME
         token = Token(
             access_token=response["access_token"],
             renew_at=self._now() + seconds - min(EXPIRY_MARGIN, seconds / 10),
-            refresh_token=response.get("refresh_token") or refresh_token,
+            refresh_token=newest if newest and isinstance(newest, str) else refresh_token,
             scopes=self._scopes if self._password else (),
         )
         if self._cache:
@@ -265,7 +266,7 @@ class EnvoyAuthenticator(OAuthAuthenticator):
                 f"{excerpt(payload, self.secrets)}; {advice.format(scopes=self.oauth_scopes)}."
             )
         token = payload.get("access_token")
-        if response.ok and token and isinstance(token, str):
+        if response.ok and isinstance(token, str) and re.fullmatch("[!-~]+", token):
             return payload
         raise EnvoyError(
             f"{ENDPOINT.capitalize()} returned HTTP {status}{redirect(response)} instead of an "

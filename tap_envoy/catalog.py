@@ -45,6 +45,8 @@ def parse_catalog(
             "--catalog: the file is not a Singer catalog; create one with --discover."
         ) from None
     catalog = Catalog((entry.tap_stream_id, entry) for entry in entries if entry)
+    if others := set(names) - streams.keys():
+        logger.warning("--catalog: ignoring unknown streams: %s.", list_names(others))
     if not catalog:
         raise EnvoyError(
             "--catalog: no stream of this tap is selected; set `selected` to true in the metadata "
@@ -52,8 +54,6 @@ def parse_catalog(
         )
     if repeated := {name for name in names if names.count(name) > 1}:
         raise EnvoyError(f"--catalog: more than one entry of {list_names(repeated)}; keep one.")
-    if others := set(names) - streams.keys():
-        logger.warning("--catalog: ignoring unknown streams: %s.", list_names(others))
     return catalog
 
 
@@ -82,8 +82,9 @@ def _parse_entry(
         raise EnvoyError(f"--catalog: the schema of {name} is not valid at {where}.") from None
     keys = entry.get("key_properties") or metadata.root.table_key_properties or stream.primary_keys
     for key in {*keys, stream.replication_key} - {None}:
-        if "type" not in properties.get(key, {}):
-            properties[key] = own[key]
+        if "string" not in properties.get(key, {}).get("type", own[key]["type"]):
+            raise EnvoyError(f"--catalog: `{key}` of {name} must be a string; correct its schema.")
+        properties[key] = own[key]
         metadata["properties", key].inclusion = Metadata.InclusionType.AUTOMATIC
     method, metadata.root.replication_key = _replication(stream, entry, logger)
     schema = Schema.from_dict(schema)
@@ -93,12 +94,15 @@ def _parse_entry(
 def _subschemas(
     schema: dict[str, Any], breadcrumb: tuple[str, ...] = ()
 ) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
-    """Yield a schema and those of its properties, with null as a type instead of in `anyOf`."""
+    """Yield a schema and those of its properties; Envoy may leave out each of these."""
     options = [x for x in schema.get("anyOf") or () if x != {"type": "null"}]
-    if len(options) == 1 and "type" in options[0]:  # flattening would drop the column
-        types = options[0]["type"]
-        schema |= options[0] | {"type": [*([types] if isinstance(types, str) else types), "null"]}
+    if len(options) == 1:  # flattening would drop the column
+        schema |= options[0]
         del schema["anyOf"]
+    if breadcrumb and (types := schema.get("type")):
+        types = types if isinstance(types, list) else [types]
+        schema["type"] = [*(x for x in types if x != "null"), "null"]
+    schema.pop("required", None)
     yield breadcrumb, schema
     for name, inner in (schema.get("properties") or {}).items():
         yield from _subschemas(inner, (*breadcrumb, "properties", name))

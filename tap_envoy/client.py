@@ -143,7 +143,7 @@ class EnvoyStream(RESTStream[int]):
                 reader = StreamReader(
                     self.slicer,
                     self.sort_params,
-                    self.config["page_size"],
+                    int(self.config["page_size"]),
                     self.fetch_page,
                     pool,
                     partial(self.logger.warning, "%s: %s", self.name),

@@ -142,11 +142,12 @@ def from_environment(known: Collection[str], logger: logging.Logger) -> dict[str
     """
     names = {f"{ENV_PREFIX}{name.upper()}": name for name in known}
     config, foreign = {}, []
-    for variable, text in (_read_dotenv(logger) | os.environ).items():
+    environment = {variable: text for variable, text in os.environ.items() if text}
+    for variable, text in (_read_dotenv(logger) | environment).items():
         if variable in names:
             config[names[variable]] = text
         # The SDK reads a log level, and Meltano writes such as TAP_ENVOY__SELECT.
-        elif text and re.match("TAP_ENVOY_(?!LOGLEVEL$|_)", variable):
+        elif re.match("TAP_ENVOY_(?!LOGLEVEL$|_)", variable):
             if _similar_setting(variable, known):
                 config[variable] = text
             else:
@@ -165,7 +166,7 @@ def _read_dotenv(logger: logging.Logger) -> dict[str, str]:
         logger.warning("Ignoring `.env`, which is not a readable file of UTF-8 text.")
         text = ""
     values = dotenv_values(stream=io.StringIO(text))
-    return {name: value for name, value in values.items() if value is not None}
+    return {name: value for name, value in values.items() if value}
 
 
 def _parse(text: str, types: list[str]) -> Any:

@@ -138,9 +138,10 @@ def excerpt(body: Any, secrets: Iterable[str]) -> str:
     """
     found = [x.get(key) for x in error_objects(body) for key in MESSAGE_KEYS]
     texts = [str(value) for value in found if type(value) in {str, int}]  # a bool says nothing
-    text = " ".join(", ".join(dict.fromkeys(filter(None, texts))).split())
+    text = ", ".join(dict.fromkeys(filter(None, texts)))
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, "***")  # before it is cut, so that no half remains
+        text = text.replace(secret, "***")  # before anything is cut, so that no half remains
+    text = " ".join(text.split())
     shown = printable(text, EXCERPT_LIMIT)
     return f": “{shown}{'…' if len(text) > EXCERPT_LIMIT else ''}”" if shown else ""
 

@@ -112,11 +112,13 @@ class RecordConformer:
             for name, inner in schema["properties"].items()
             if not SECRET_NAME.search(name)
         }
+        is_complete = path.count(".") < self._complete_levels and "[]" not in path
         return _Object(
             fields,
             deselected=set().union(*declaring) - fields.keys(),
-            is_open=bool(path) and bool(schema.get("additionalProperties")),
-            is_complete=path.count(".") < self._complete_levels and "[]" not in path,
+            # Flattening would make columns of what is not declared.
+            is_open=not is_complete and bool(path and schema.get("additionalProperties")),
+            is_complete=is_complete,
             report=lambda name: self.unknown_properties.add(f"{path}{name}"),
         )
 

@@ -92,12 +92,14 @@ def test_catalog_keys_are_selected_and_have_a_type() -> None:
     metadata = [*entry()["metadata"], *(of_property(name, selected=False) for name in names)]
     changed = entry(
         metadata=metadata,
-        schema={"properties": {"flowId": {}, "email": {}}},
+        schema={"required": ["email"], "properties": {"flowId": {}, "email": {"type": "string"}}},
         key_properties=["flowId"],
     )
     (stream,) = tap(changed).selected_streams
     assert [stream.mask["properties", name] for name in names] == [True, True, False]
     assert stream.effective_schema["properties"]["flowId"]["type"] == ["string", "null"]
+    assert stream.effective_schema["properties"]["email"]["type"] == ["string", "null"]
+    assert "required" not in stream.effective_schema
 
 
 # Replication
@@ -159,6 +161,10 @@ INCREMENTAL = {"replication_method": "INCREMENTAL", "replication_key": "updatedA
         (
             [entry(schema={"properties": {"email": {"type": "strng"}}})],
             "the schema of entries is not valid at $.properties.email.type.",
+        ),
+        (
+            [entry(schema={"properties": {"id": {"type": "integer"}}})],
+            "`id` of entries must be a string; correct its schema.",
         ),
         ([entry(), entry("flows"), entry()], "more than one entry of entries; keep one."),
         ([{"tap_stream_id": "issues"}], "no stream of this tap is selected; set `selected` to tr"),

@@ -248,6 +248,15 @@ def test_environment_variables_of_a_service_are_one_warning(
     )
 
 
+def test_empty_variable_does_not_hide_a_setting(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / ".env").write_text("TAP_ENVOY_PAGE_SIZE=5\nTAP_ENVOY_API_KEY=")
+    assert load_variables(monkeypatch, PAGE_SIZE="") == {"page_size": 5}
+    monkeypatch.setenv("TAP_ENVOY_API_KEY", "")
+    assert load_config({"api_key": "key"}, SCHEMA, LOGGER, parse_env=True)["api_key"] == "key"
+
+
 def test_dotenv_that_is_not_a_text_file_is_ignored(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

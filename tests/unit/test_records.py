@@ -140,6 +140,14 @@ def test_value_in_place_of_an_object_with_deselected_properties_is_dropped() -> 
     assert conformer.conform({"owner": "Ada"}) == {"owner": None, "additionalFields": None}
 
 
+def test_flattened_object_has_no_other_properties() -> None:
+    place = {"type": "object", "properties": {"city": {}}, "additionalProperties": True}
+    schema = {"properties": {"place": place, "additionalFields": {}}}
+    conformer = RecordConformer(schema, complete_levels=2)
+    record = conformer.conform({"place": {"city": "x", "plus": 1}})
+    assert record == {"place": {"city": "x"}, "additionalFields": {"place": {"plus": 1}}}
+
+
 def test_null_stays_null_and_secrets_are_removed() -> None:
     conformer = RecordConformer({"properties": {**SCHEMA["properties"], "token": {}}})
     nulls = dict.fromkeys(SCHEMA["properties"].keys() - {"additionalFields"})
