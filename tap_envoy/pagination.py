@@ -50,15 +50,10 @@ class DepthLimitError(EnvoyError):
 
 @dataclass(frozen=True, slots=True)
 class PageRequest:
-    """A page to request.
+    """A page to request."""
 
-    Attributes:
-        number: The page, counted from 1.
-        size: Rows to ask for.
-    """
-
-    number: int
-    size: int
+    number: int  # counted from 1
+    size: int  # rows to ask for
 
     @property
     def end(self) -> int:
@@ -68,17 +63,11 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A response of a list endpoint.
+    """A response of a list endpoint."""
 
-    Attributes:
-        records: The rows, each with an `id`.
-        total: Rows of the list according to `meta.total`, if Envoy sends it.
-        rejection: Why Envoy rejected the request, if it did.
-    """
-
-    records: list[Record]
-    total: int | None = None
-    rejection: RequestRejectedError | None = None
+    records: list[Record]  # each with an `id`
+    total: int | None = None  # rows of the list according to `meta.total`, if Envoy sends it
+    rejection: RequestRejectedError | None = None  # why Envoy rejected the request, if it did
 
     @property
     def ids(self) -> list[str]:
