@@ -92,11 +92,7 @@ def catalog(*selected: str) -> dict[str, Any]:
 
 
 def read(tap: TapEnvoy, stream: str = "locations") -> list[dict[str, Any]]:
-    """Read a stream of a tap in this process, over HTTP.
-
-    Raises:
-        EnvoyError: If the stream cannot be read to its end.
-    """
+    """Read a stream of a tap in this process, over HTTP."""
     tap.streams[stream].selected = True
     return [dict(row) for row in tap.streams[stream].request_records(None)]  # type: ignore[attr-defined]
 

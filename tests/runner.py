@@ -64,10 +64,7 @@ class Run:
         return self
 
     def assert_failed(self, *parts: str) -> str:
-        """Assert that the run failed, and that its last error contains these parts; return it.
-
-        A stream that fails logs an error; the last line of a run repeats the first cause.
-        """
+        """Assert that the run failed, and that its last error contains these parts; return it."""
         assert self.code != 0, self.out[-1000:]
         assert "Traceback" not in self.err
         assert self.errors, self.err[-1000:]

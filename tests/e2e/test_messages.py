@@ -61,12 +61,11 @@ def test_log_configuration_receives_metrics_but_no_other_lines_of_sdk(
 
 
 def test_invalid_log_configuration_is_reported(sandbox: Sandbox, tmp_path: Path) -> None:
-    (tmp_path / "logging.yaml").write_text("version: 7")
-    variables = {"SINGER_SDK_LOG_CONFIG": str(tmp_path / "logging.yaml")}
-    run = sandbox.run_tap(environment=variables)
+    path = tmp_path / "logging.yaml"
+    path.write_text("version: 7")
+    run = sandbox.run_tap(environment={"SINGER_SDK_LOG_CONFIG": str(path)})
     assert run.code == 1
-    text = "SINGER_SDK_LOG_CONFIG: not a valid log configuration (ValueError)."
-    assert run.err.splitlines()[-1] == text
+    assert run.err == "SINGER_SDK_LOG_CONFIG: not a valid log configuration (ValueError).\n"
 
 
 @pytest.mark.parametrize("level", ["", "verbose"])
@@ -177,7 +176,6 @@ def test_lines_fit_any_encoding(sandbox: Sandbox, option: list[str]) -> None:
         (["--about"], "  entries         Visitors"),
         (["--about", "--format=json"], '"page_size"'),
         (["--version"], "tap-envoy v"),
-        (["--help"], "  entries         Visitors"),
         (["--help"], "Sign in, request each stream once"),
     ],
 )

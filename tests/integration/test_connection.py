@@ -8,7 +8,6 @@ import pytest
 from tests.conftest import Sandbox
 from tests.sandbox import RESOURCES, ScriptedResponse, list_path
 
-KEY_LINE = "Signing in with the Client API Key (`api_key`)."
 TOKEN = "/oauth2/token"
 COUNT = len(RESOURCES)
 
@@ -18,7 +17,7 @@ def test_connection_test_without_catalog_requests_each_stream_once(sandbox: Sand
     run = sandbox.run_tap("--test", *sandbox.write_state({}))
     assert run.code == 0, run.err
     first, *lines, last = run.out.splitlines()
-    assert first == KEY_LINE
+    assert first == "Signing in with the Client API Key (`api_key`)."
     assert "ok         locations: 250 rows" in lines
     assert "ok         flows (not selected)" in lines
     assert len(lines) == len(sandbox.envoy.requests) == COUNT

@@ -71,8 +71,8 @@ def test_fewest_parameters_are_left_out() -> None:
     quirks = Quirks(rejected={"perPage", "order"}, rejected_status=422)
     outcome = simulate(Case("employees", rows_of("employees", 60), quirks))
     assert_complete(outcome)
-    (warning,) = outcome.warnings
-    assert warning == "Envoy rejected `sort` and `order` and `perPage`: “no”; reading without."
+    text = "Envoy rejected `sort` and `order` and `perPage`: “no”; reading without."
+    assert outcome.warnings == [text]
     assert [len(request) for request in outcome.requests[:6]] == [4, 2, 3, 3, 1, 1]
 
 
@@ -152,10 +152,15 @@ def test_total_of_more_rows_than_come_is_warned_of_unless_it_ignores_the_filter(
 
 
 @pytest.mark.parametrize(("stream", "start"), [("employees", None), ("work_schedules", data.START)])
-def test_row_that_moves_to_an_earlier_page_is_read(stream: str, start: datetime | None) -> None:
+@pytest.mark.parametrize("is_deletion_hiding_it", [True, False])
+def test_row_that_moves_to_an_earlier_page_is_read(
+    stream: str, start: datetime | None, *, is_deletion_hiding_it: bool
+) -> None:
     rows = [{**row, "name": row["id"].zfill(9)} for row in rows_of(stream, 250)]
-    moves = (Change(stream, 2, "delete", 240), Change(stream, 2, "insert", 0, rows[240]))
-    outcome = simulate(Case(stream, rows, changes=moves, start=start))
+    changes = [Change(stream, 2, "delete", 240), Change(stream, 2, "insert", 0, rows[240])]
+    if is_deletion_hiding_it:  # of a row that was read: as many rows came as the total says
+        changes.append(Change(stream, 2, "delete", 10))
+    outcome = simulate(Case(stream, rows, changes=changes, start=start))
     assert_complete(outcome)
     assert len(outcome.rows) == 250
 
@@ -213,6 +218,12 @@ def test_deletion_while_a_window_is_halved_is_no_reason_to_fail(after: int) -> N
         Case("invites", rows_of("invites", 250), Quirks(max_rows=200), changes=changes)
     )
     assert_complete(outcome)
+
+
+def test_list_that_shrinks_below_the_cap_is_read() -> None:
+    deletions = [Change("employees", 2, "delete", 0)] * 60
+    rows = rows_of("employees", 250)
+    assert_complete(simulate(Case("employees", rows, Quirks(max_rows=200), deletions)))
 
 
 class Key(str):  # noqa: SLOT000  # weak references need a dictionary

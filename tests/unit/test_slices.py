@@ -40,11 +40,7 @@ def test_windows_are_at_most_30_days_long_and_begin_15_days_apart(days: float, c
         assert windows[-1][1] == START + days * DAY + 2 * SECOND
 
 
-@given(
-    start=st.floats(0, 99),
-    length=st.floats(0, 14.9),
-    meaning=st.sampled_from(["begins", "overlaps", "within"]),
-)
+@given(st.floats(0, 99), st.floats(0, 14.9), st.sampled_from(["begins", "overlaps", "within"]))
 def test_row_of_up_to_15_days_lies_in_a_window(start: float, length: float, meaning: str) -> None:
     begin, end = START + start * DAY, START + (start + length) * DAY
     parts = WINDOWS.slices(TimeRange(START, START + 130 * DAY))

@@ -15,7 +15,6 @@ LOGGER.setLevel(logging.INFO)
     [
         (96_000, "entries: 24,000 of 96,000 rows so far, 800 per second."),
         (None, "entries: 24,000 rows so far, 800 per second."),
-        (50, "entries: 24,000 rows so far, 800 per second."),
     ],
 )
 def test_progress_is_logged_each_half_minute(
