@@ -67,6 +67,14 @@ def test_start_date_bounds_the_first_run_and_the_lookback(
     assert len(found) <= len(expected) + 2
 
 
+def test_full_table_read_has_all_rows_and_keeps_the_bookmark(sandbox: Sandbox) -> None:
+    given = state("entries", "2024-03-14T08:00:00.000Z")
+    tap = sandbox.tap(state=given)
+    tap.streams["entries"].forced_replication_method = "FULL_TABLE"
+    assert len(read(tap, "entries")) == len(sandbox.envoy.rows["entries"])
+    assert tap.state == given
+
+
 # Failures
 
 
@@ -75,8 +83,7 @@ def test_failed_stream_keeps_the_bookmark_of_its_last_complete_window(sandbox: S
     rows = sandbox.envoy.rows["reservations"] = data.reservations(400, first)
     real, refusal = ScriptedResponse(), ScriptedResponse(403, b"")
     sandbox.envoy.script("/v1/reservations", *[real] * 20, *[refusal] * 99)
-    catalog = sandbox.write_catalog("reservations")
-    run = sandbox.run_tap(*catalog, start_date=f"{first:%Y-%m-%d}")
+    run = sandbox.run_tap(*sandbox.write_catalog("reservations"), start_date=f"{first:%Y-%m-%d}")
     run.assert_failed("Failed: reservations (1 of 1 stream): Envoy denied access (HTTP 403)")
     reached = run.state["bookmarks"]["reservations"]["replication_key_value"]
     found = {row["id"] for row in run.records("reservations")}
@@ -87,8 +94,7 @@ def test_failed_stream_keeps_the_bookmark_of_its_last_complete_window(sandbox: S
 def test_killed_run_goes_on_from_its_last_complete_window(sandbox: Sandbox, tmp_path: Path) -> None:
     first = datetime.now(UTC) - timedelta(days=400)
     rows = sandbox.envoy.rows["reservations"] = data.reservations(1_500, first, hours=6)
-    found: set[str] = set()
-    last: dict[str, Any] = {}
+    found, last = set[str](), dict[str, Any]()
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
 
@@ -118,7 +124,6 @@ def test_invites_beyond_the_cap_are_read_once(sandbox: Sandbox) -> None:
     times = [data.START + number * timedelta(minutes=1) for number in range(12_000)]
     rows = [{"id": f"i-{n}", "createdAt": format_time(time)} for n, time in enumerate(times)]
     sandbox.envoy.rows["invites"] = rows
-    found = ids(read(sandbox.tap(), "invites"))
-    assert sorted(found) == sorted(ids(rows))
+    assert sorted(ids(read(sandbox.tap(), "invites"))) == sorted(ids(rows))
     queries = [request.query for request in sandbox.envoy.requests_for("/v1/invites")]
     assert max(int(query["page"]) * int(query["perPage"]) for query in queries) <= 10_000
