@@ -46,12 +46,11 @@ def parse_catalog(
         ) from None
     catalog = Catalog((entry.tap_stream_id, entry) for entry in entries if entry)
     if others := set(names) - streams.keys():
-        logger.warning("--catalog: ignoring unknown streams: %s.", list_names(others))
-    if not catalog:
         raise EnvoyError(
-            "--catalog: no stream of this tap is selected; set `selected` to true in the metadata "
-            "of at least one."
+            f"--catalog: unknown streams: {list_names(others)}; this tap has {list_names(streams)}."
         )
+    if not catalog:
+        raise EnvoyError("--catalog: no stream is selected; set `selected` of one to true.")
     if repeated := {name for name in names if names.count(name) > 1}:
         raise EnvoyError(f"--catalog: more than one entry of {list_names(repeated)}; keep one.")
     return catalog

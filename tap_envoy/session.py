@@ -184,7 +184,7 @@ class EnvoySession(requests.Session):
                     text += f" The server asked to wait {retry_after:g} s."
                 if now - start >= policy.max_time:
                     if number > 1:
-                        text += f" Gave up after {now - start:.0f} s; run again later."
+                        text += f" Gave up after {now - start:.0f} s; correct it, or run later."
                     kind = RunAbortedError if isinstance(error, NoConnectionError) else EnvoyError
                     raise kind(text) from error
                 wait = policy.wait(number, retry_after)

@@ -59,6 +59,11 @@ def test_connection_test_with_password_tests_what_its_scopes_cover(sandbox: Sand
     assert "ok         locations: 250 rows" in run.out.splitlines()
     assert "not tested invites (not selected)" in run.out.splitlines()
     assert run.out.splitlines()[-1] == f"1 of {COUNT} streams can be read."
+    catalog = sandbox.write_catalog("locations", "invites")
+    run = sandbox.run_tap("--test", *catalog, **sandbox.login, scopes=["locations.read"])
+    assert run.code == 1
+    assert "not tested invites: `scopes` lacks a scope that it needs; add it." in run.out
+    assert run.out.splitlines()[-1] == "1 of 2 streams can be read."
 
 
 def test_connection_test_failed_stream_is_reported_without_retries(sandbox: Sandbox) -> None:

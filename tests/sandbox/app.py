@@ -159,8 +159,7 @@ class Envoy:
         if refusal := self._authorize(http, {*RESOURCES[stream].scopes.split(",")}):
             return JSONResponse(*refusal)
         if self.limit and not self.limit.allows():
-            headers = {"Retry-After": wait} if (wait := self.limit.retry_after) else None
-            return JSONResponse({"message": "Too many requests"}, 429, headers)
+            return JSONResponse({"message": "Too many requests"}, 429)
         rows, quirks = self.rows[stream], self.resource_quirks.get(stream, self.quirks)
         status, body = respond(RESOURCES[stream], rows, request.query, quirks)
         self.changes.after_request(stream, rows)

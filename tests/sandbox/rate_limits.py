@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 @dataclass
 class LeakyBucket:
-    """Allows a burst of `per_second` requests, then even ones; `retry_after` is a header."""
+    """Allows a burst of `per_second` requests, then even ones."""
 
     per_second: float
-    retry_after: str | None = None
     clock: Callable[[], float] = time.monotonic
     _level: float = 0.0
     _updated: float = 0.0

@@ -9,7 +9,7 @@ def format_time(time: datetime, style: str = "iso_ms") -> str:
         return time.strftime("%Y-%m-%d %H:%M:%S UTC")
     if style == "offset":
         return time.astimezone(timezone(timedelta(hours=2))).isoformat()
-    return time.strftime("%Y-%m-%dT%H:%M:%S.") + f"{time.microsecond // 1000:03d}Z"
+    return f"{time.replace(tzinfo=None).isoformat(timespec='milliseconds')}Z"
 
 
 def parse_time(text: str) -> datetime | None:

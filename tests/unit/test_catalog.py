@@ -167,7 +167,8 @@ INCREMENTAL = {"replication_method": "INCREMENTAL", "replication_key": "updatedA
             "`id` of entries must be a string; correct its schema.",
         ),
         ([entry(), entry("flows"), entry()], "more than one entry of entries; keep one."),
-        ([{"tap_stream_id": "issues"}], "no stream of this tap is selected; set `selected` to tr"),
+        ([entry(), {"tap_stream_id": "entrys"}], "unknown streams: entrys; this tap has companies"),
+        ([], "no stream is selected; set `selected` of one to true."),
         *(
             ([other], "the file is not a Singer catalog; create one with --discover.")
             for other in (

@@ -108,7 +108,9 @@ def rejection(status: int, retry_after: str = "") -> TransientError:
 
 def test_retry_waits_double_with_jitter_up_to_a_minute_and_last_five_minutes() -> None:
     clock = Clock()
-    with pytest.raises(EnvoyError, match=r"^Down. Gave up after 3\d\d s; run again later.$") as e:
+    with pytest.raises(
+        EnvoyError, match=r"^Down. Gave up after 3\d\d s; correct it, or run later.$"
+    ) as e:
         retry(clock, repeat(TransientError("Down.")))
     assert not isinstance(e.value, RunAbortedError)
     slept = clock.slept
