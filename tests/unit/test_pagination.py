@@ -172,6 +172,18 @@ def test_row_that_moved_behind_a_page_which_came_early_is_noticed() -> None:
     assert endpoint.requests[-1] == endpoint.requests[2] == PageRequest(3, 98)
 
 
+def test_last_page_is_requested_again_if_the_total_changed() -> None:
+    endpoint = Endpoint(250, total=250)
+
+    def grow(rows: list[int]) -> None:
+        rows.append(900)
+        endpoint.total = 251
+
+    endpoint.change_before(3, grow)
+    assert endpoint.read() is Proof.COMPLETE
+    assert endpoint.requests[-1] == endpoint.requests[-2] == PageRequest(3, 98)
+
+
 @pytest.mark.parametrize("size", [30, 100, 250])
 @pytest.mark.parametrize("count", [60, 130, 300, 760])
 @pytest.mark.parametrize("has_total", [True, False])
