@@ -111,7 +111,7 @@ def test_rejected_credentials_are_one_error(sandbox: Sandbox) -> None:
         ("--config", "[]", "does not contain a JSON object"),
         ("--config", None, "cannot read"),
         ("--catalog", None, "cannot read"),
-        ("--catalog", '{"streams": []}', "no stream of this tap is selected"),
+        ("--catalog", '{"streams": []}', "no stream is selected"),
         ("--state", None, "cannot read"),
         ("--state", '{"value": 7}', "no `bookmarks`"),
         ("--state", "{\n5}", "line 2 column 1"),
