@@ -65,7 +65,7 @@ class EnvoyStream(RESTStream[int]):
     slicer: ClassVar[Slicer] = Slicer()
     """How the endpoint is divided into slices."""
     TYPE_CONFORMANCE_LEVEL = TypeConformanceLevel.NONE
-    """Records are made to match the schema once they are decoded, at a tenth of the SDK's cost."""
+    """`RecordConformer` makes records match the schema, at a tenth of the SDK's cost."""
     STATE_MSG_FREQUENCY = 1000
     """Records between two STATE messages."""
     selected_by_default = False

@@ -50,7 +50,7 @@ def run_connection_test(
 
 
 def _test(stream: EnvoyStream) -> Verdict:
-    if not stream.authenticator.covers(stream.scopes):  # as it is not selected
+    if not stream.authenticator.covers(stream.scopes):
         return Verdict(stream, "not tested", ": `scopes` lacks a scope that it needs; add it.")
     try:
         total = stream.fetch_page({}).total

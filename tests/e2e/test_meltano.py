@@ -48,7 +48,7 @@ class Project:
         path.write_text(yaml.safe_dump(definition), encoding="utf-8")
 
     def meltano(self, *arguments: str) -> Run:
-        """Run Meltano, without the coverage of its own code."""
+        """Run Meltano, whose code is not measured."""
         variables = clean_environment(**ENVIRONMENT, **self.variables).items()
         done = run(
             [str(MELTANO), *arguments],

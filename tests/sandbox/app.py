@@ -93,10 +93,6 @@ class Envoy:
         """Issue a refresh token, as an earlier sign-in would have."""
         return self._issue(self.refresh_tokens, frozenset({"token.refresh", *scopes}))
 
-    def revoke_access_tokens(self) -> None:
-        """Make every access token invalid."""
-        self.access_tokens.clear()
-
     def stable_ids(self, stream: str) -> set[str]:
         """Return the ids of the rows that existed throughout and are not hidden."""
         quirks = self.resource_quirks.get(stream, self.quirks)
