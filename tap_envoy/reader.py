@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import InitVar, dataclass, replace
 from functools import partial
 from http import HTTPStatus
-from itertools import chain, combinations
+from itertools import chain, combinations, islice
 from typing import TYPE_CHECKING, Any
 
 from tap_envoy.exceptions import EnvoyError, RequestRejectedError
@@ -89,8 +89,7 @@ class StreamReader:
 
     def _first_pages(self, slices: Iterator[Slice]) -> Iterator[tuple[Slice, Page]]:
         """Yield each slice with its first page; the first slice shows which parameters work."""
-        if part := next(slices, None):
-            yield part, self._negotiate(part)
+        yield from self.pool.ahead(self._negotiate, islice(slices, 1))
         yield from self.pool.ahead(self._first_page, slices)
 
     def _negotiate(self, part: Slice) -> Page:

@@ -33,34 +33,21 @@ class FilterUnusableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """What a run is to read of a stream.
+    """What a run is to read of a stream."""
 
-    Attributes:
-        start: The earliest time; None for all there is.
-        end: The latest time of streams that hold future rows.
-    """
-
-    start: datetime | None
-    end: datetime
+    start: datetime | None  # the earliest time; None for all there is
+    end: datetime  # the latest time of streams that hold future rows
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """A part of a stream.
-
-    Attributes:
-        slicer: What it is a part of.
-        start: The earliest time; None is open.
-        end: The latest time; None is open.
-        variant: Query parameters beside those of the times.
-        max_rows: Rows beyond which it is halved; None if it cannot be halved.
-    """
+    """A part of a stream."""
 
     slicer: Slicer
-    start: datetime | None = None
-    end: datetime | None = None
-    variant: Mapping[str, str] = field(default_factory=dict)
-    max_rows: int | None = None
+    start: datetime | None = None  # the earliest time; None is open
+    end: datetime | None = None  # the latest time; None is open
+    variant: Mapping[str, str] = field(default_factory=dict)  # parameters beside those of the times
+    max_rows: int | None = None  # rows beyond which it is halved; None if it cannot be halved
 
     @property
     def params(self) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -103,8 +104,14 @@ def run_tap(
         assert server.stdin is not None
         assert server.stdout is not None
         print(json.dumps(order), file=server.stdin, flush=True)
-        interact(int(server.stdout.readline()))
-        code = int(server.stdout.readline())
+        process_id = int(server.stdout.readline())
+        try:
+            interact(process_id)
+        except BaseException:
+            os.kill(process_id, signal.SIGKILL)  # else the server would wait for it forever
+            raise
+        finally:
+            code = int(server.stdout.readline())
         text = "" if stdout else out.read_text(encoding="utf-8")
         return Run(code, text, err.read_text(encoding="utf-8"))
 

@@ -29,15 +29,21 @@ def test_results_come_in_order_with_their_items(limit: int) -> None:
     assert results == [(item, 10 * item) for item in range(20)]
 
 
-@pytest.mark.parametrize(("limit", "expected"), [(-1, 1), (3, 3), (100, MAX_IN_FLIGHT)])
-def test_calls_in_flight_reach_the_limit_and_do_not_exceed_it(limit: int, expected: int) -> None:
+@pytest.mark.parametrize(
+    ("seconds", "limit", "expected"),
+    [(1, -1, 1), (1, 3, 3), (1, 100, MAX_IN_FLIGHT), (0.005, 100, 1), (0.05, 100, 3)],
+)
+def test_calls_in_flight_are_limited_and_fewer_where_they_are_fast(
+    seconds: float, limit: int, expected: int
+) -> None:
     gate, started = threading.Event(), list[int]()
 
     def call(item: int) -> None:
         started.append(item)
         gate.wait(10)
 
-    with PrefetchPool() as pool:
+    with PrefetchPool(clock=count(step=seconds).__next__) as pool:
+        assert [*pool.ahead(str, [0])] == [(0, "0")]
         results = pool.ahead(call, count(), lambda: limit)
         reader = threading.Thread(target=next, args=(results,), daemon=True)
         reader.start()
