@@ -40,7 +40,7 @@ from tap_envoy.slices import Slicer, TimeRange
 from tap_envoy.summary import StreamProgress
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from singer_sdk import Tap
 
@@ -83,7 +83,7 @@ class EnvoyStream(RESTStream[int]):
         self._get_authenticator = authenticator
         self._writer = writer
         self._run_start = datetime.fromtimestamp(tap.initialized_at / 1000, UTC)
-        self._extracted_at = self._run_start
+        self._envelope: dict[str, Any] = {}  # of the RECORD messages of a batch
         self._cleaned: set[str] = set()  # properties from which U+0000 was removed
         self.progress = StreamProgress(self.name, self.logger)
 
@@ -149,7 +149,8 @@ class EnvoyStream(RESTStream[int]):
                     partial(self.logger.warning, "%s: %s", self.name),
                 )
                 for batch in reader.read(self._time_range()):
-                    self._extracted_at = datetime.now(UTC)
+                    envelope = RecordMessage(self.name, {}, self._stream_version, datetime.now(UTC))
+                    self._envelope = envelope.to_dict()
                     yield from map(conformer.conform, batch.records)
                     self._writer.flush()
                     if self._writer.record_error:
@@ -252,16 +253,17 @@ class EnvoyStream(RESTStream[int]):
     # Messages
 
     @override
-    def _generate_record_messages(self, record: Record) -> Generator[RecordMessage, None, None]:
+    def _write_record_message(self, record: Record) -> None:
         """Let an error of a stream map end the stream; raised here, it would end the run.
 
-        A record that nothing maps is passed on as it is, which saves a sixth of the processor time.
+        A record that nothing maps is passed on as it is, which saves a fifth of the processor time.
         """
         if self._is_passed_on:
-            yield RecordMessage(self.name, record, self._stream_version, self._extracted_at)
+            self._writer.write_record({**self._envelope, "record": record})
+            self.state_manager.is_flushed = False
             return
         try:
-            yield from super()._generate_record_messages(record)
+            super()._write_record_message(record)
         except EnvoyError as error:
             self._writer.record_error = error
 

@@ -58,6 +58,10 @@ class BufferedMessageWriter(MsgSpecWriter):
         self._is_writing = False
         self._shutdown: ShutdownError | None = None
 
+    def write_record(self, message: dict[str, Any]) -> None:
+        """Buffer a RECORD message, as JSON has it."""
+        self._buffer.append(message)
+
     @override
     def write_message(self, message: Message) -> None:
         """Write a message, or hold it back if it is an ACTIVATE_VERSION.
