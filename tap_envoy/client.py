@@ -258,12 +258,12 @@ class EnvoyStream(RESTStream[int]):
 
         A record that nothing maps is passed on as it is, which saves a fifth of the processor time.
         """
-        if self._is_passed_on:
-            self._writer.write_record({**self._envelope, "record": record})
-            self.state_manager.is_flushed = False
-            return
+        self.state_manager.is_flushed = False  # a STATE message is due
         try:
-            super()._write_record_message(record)
+            if self._is_passed_on:
+                self._writer.write_record({**self._envelope, "record": record})
+            else:
+                super()._write_record_message(record)
         except EnvoyError as error:
             self._writer.record_error = error
 

@@ -31,6 +31,9 @@ MAX_DEPTH = 10_000
 COMMON_LIMITS = {10, 15, 20, 25, 30, 40, 50, 60, 75, 100, 150, 200, 250, 300, 500, 1000}
 """Rows to which servers limit a response; any other number is a whole list (inferred)."""
 
+SECONDS_PER_PAGE = 0.02
+"""One page more is requested ahead for each that a response takes, waits for the rate included."""
+
 
 class DepthLimitError(EnvoyError):
     """Raised if Envoy returns no more rows of a list that may have more.
@@ -270,6 +273,9 @@ class Pass:
         return page
 
     def _pages_ahead(self, size: int) -> int:
-        """Return how many pages to request ahead: those left but the last, or as many as came."""
+        """Return how many pages to request ahead: those left but the last, or as many as came.
+
+        One is enough where responses are fast: threads would only delay each other.
+        """
         rows = len(self.ids) if self.total is None else self.total - len(self.ids) - size
-        return -(-rows // size)
+        return min(-(-rows // size), 1 + int(self.pool.latency / SECONDS_PER_PAGE))

@@ -59,7 +59,7 @@ class BufferedMessageWriter(MsgSpecWriter):
         self._shutdown: ShutdownError | None = None
 
     def write_record(self, message: dict[str, Any]) -> None:
-        """Buffer a RECORD message, as JSON has it."""
+        """Buffer a RECORD message, with values that msgspec encodes."""
         self._buffer.append(message)
 
     @override

@@ -33,6 +33,7 @@ class ShuffledPool(PrefetchPool):
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
+        self.latency = 1.0  # as many pages as possible are requested ahead
         self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
         self.rng = random.Random(seed)  # noqa: S311
 

@@ -50,6 +50,7 @@ class SequentialPool(PrefetchPool):
 
     def __init__(self) -> None:
         self.limits: list[int] = []
+        self.latency = 1.0
 
     def ahead(self, function: Any, items: Any, limit: Any = None) -> Any:
         for item in items:
@@ -310,10 +311,14 @@ def test_page_that_repeats_the_first_is_the_list_unless_it_may_be_limited(
     assert not endpoint.missing
 
 
-@pytest.mark.parametrize(("total", "expected"), [(1000, [8, 8, 7, 6]), (None, [1, 2, 3, 4])])
-def test_pages_before_the_last_or_as_many_as_came_are_requested_ahead(
-    total: int | None, expected: list[int]
+@pytest.mark.parametrize(
+    ("total", "latency", "expected"),
+    [(1000, 1, [8, 8, 7, 6]), (None, 1, [1, 2, 3, 4]), (1000, 0.05, [3] * 4), (1000, 0, [1] * 4)],
+)
+def test_pages_before_the_last_or_as_many_as_came_are_requested_ahead_if_slow(
+    total: int | None, latency: float, expected: list[int]
 ) -> None:
     endpoint = Endpoint(1000, total=total)
+    endpoint.pool.latency = latency
     endpoint.read()
     assert endpoint.pool.limits[:4] == expected
