@@ -56,9 +56,8 @@ def plugin_definition(project: dict[str, Any]) -> str:
     (extractor,) = project["plugins"]["extractors"]
     shared = {name: value for name, value in extractor.items() if name not in LOCAL}
     local = {"pip_url": "tap-envoy", "requires_meltano": project["requires_meltano"]}
-    return "# For `meltano add tap-envoy --from-ref FILE`. Written by .ci/generate.py.\n" + dump(
-        {**shared, **local}
-    )
+    use = "For `meltano add tap-envoy --from-ref FILE`, once the package is on the index"
+    return f"# {use}. Written by .ci/generate.py.\n{dump({**shared, **local})}"
 
 
 def all_settings() -> dict[str, dict[str, Any]]:

@@ -45,7 +45,9 @@ def run_connection_test(
     except EnvoyError as error:  # the same for all streams
         lines = [f"{'failed':<10} {error}"]
     good = [verdict.stream for verdict in verdicts if verdict.status == "ok"]
-    lines.append(f"{len(good)} of {count(len(streams), 'stream')} can be read.")
+    skipped = sum(verdict.status == "not tested" for verdict in verdicts)
+    others = f"; {skipped:,} not tested" if skipped else ""
+    lines.append(f"{len(good)} of {count(len(streams), 'stream')} can be read{others}.")
     return lines, all(stream in good for stream in streams if stream.selected)
 
 

@@ -228,8 +228,8 @@ class StreamReader:
             self._total_ignores_filter = whole.total == this.total
         if not self._total_ignores_filter:
             self.warn(
-                f"Envoy reports {this.total} rows, but returns {len(this.ids)}; perhaps the others "
-                "are hidden from this API user."
+                f"Envoy reports {this.total} rows, but returns {len(this.ids)}; perhaps these "
+                "credentials may not see the others."
             )
 
 

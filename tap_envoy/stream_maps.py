@@ -119,8 +119,8 @@ def _evaluate(
         converted = columns[name].conform({"value": msgspec.to_builtins(value)})
     except Exception as error:  # noqa: BLE001  # an expression can raise anything
         raise EnvoyError(
-            f"{failed} ({type(error).__name__}); check its names (`fake` needs the extra "
-            "`tap-envoy[faker]`), and that it accepts null."
+            f"{failed} ({type(error.__cause__ or error).__name__}); check its names (`fake` needs "
+            "the extra `faker`), and that it accepts null."
         ) from None
     if converted[ADDITIONAL_FIELDS]:
         raise EnvoyError(f"{failed}: convert its result to the property's type, or rename it.")

@@ -74,6 +74,14 @@ def test_readme_spreadsheet_files_bring_flat_rows(sandbox: Sandbox) -> None:
     }
 
 
+def test_readme_catalog_leaves_out_a_property(sandbox: Sandbox) -> None:
+    path = sandbox.folder / "catalog.json"
+    path.write_text(block("Personal data", "json"))
+    rows = sandbox.run_tap("--catalog", str(path)).records("entries")
+    assert rows
+    assert all("email" in row and "fullName" not in row for row in rows)
+
+
 def test_readme_test_output_is_what_the_tap_prints(sandbox: Sandbox) -> None:
     sandbox.envoy.integration_scopes = {"locations.read"}
     path = sandbox.folder / "catalog.json"

@@ -58,12 +58,14 @@ def test_connection_test_with_password_tests_what_its_scopes_cover(sandbox: Sand
     assert run.code == 0
     assert "ok         locations: 250 rows" in run.out.splitlines()
     assert "not tested invites (not selected)" in run.out.splitlines()
-    assert run.out.splitlines()[-1] == f"1 of {COUNT} streams can be read."
+    assert run.out.splitlines()[-1] == (
+        f"1 of {COUNT} streams can be read; {COUNT - 1} not tested."
+    )
     catalog = sandbox.write_catalog("locations", "invites")
     run = sandbox.run_tap("--test", *catalog, **sandbox.login, scopes=["locations.read"])
     assert run.code == 1
     assert "not tested invites: `scopes` lacks a scope that it needs; add it." in run.out
-    assert run.out.splitlines()[-1] == "1 of 2 streams can be read."
+    assert run.out.splitlines()[-1] == "1 of 2 streams can be read; 1 not tested."
 
 
 def test_connection_test_failed_stream_is_reported_without_retries(sandbox: Sandbox) -> None:
@@ -112,5 +114,6 @@ def test_schema_test_writes_schemas_and_requests_nothing(sandbox: Sandbox) -> No
     run = sandbox.run_tap("--test=schema")
     assert run.code == 0
     assert [message["type"] for message in run.messages] == ["SCHEMA"] * COUNT
+    assert sandbox.run_tap("--test=locations").code == 2
     sandbox.run_tap("--test=schema", page_size=0).assert_failed("`page_size`")
     assert sandbox.envoy.requests == []

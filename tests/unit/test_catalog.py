@@ -167,7 +167,7 @@ INCREMENTAL = {"replication_method": "INCREMENTAL", "replication_key": "updatedA
             "`id` of entries must be a string; correct its schema.",
         ),
         ([entry(), entry("flows"), entry()], "more than one entry of entries; keep one."),
-        ([entry(), {"tap_stream_id": "entrys"}], "unknown streams: entrys; this tap has companies"),
+        ([entry(), {"tap_stream_id": "entrys"}], "unknown streams: entrys; this tap has"),
         ([], "no stream is selected; set `selected` of one to true."),
         *(
             ([other], "the file is not a Singer catalog; create one with --discover.")

@@ -145,8 +145,8 @@ def test_total_of_more_rows_than_come_is_warned_of_unless_it_ignores_the_filter(
     assert_complete(outcome)
     assert len(outcome.requests) <= 10
     text = (
-        f"Envoy reports {total} rows, but returns {len(outcome.rows)}; perhaps the others are "
-        "hidden from this API user."
+        f"Envoy reports {total} rows, but returns {len(outcome.rows)}; perhaps these "
+        "credentials may not see the others."
     )
     assert outcome.warnings == ([text] if total else [])
 
