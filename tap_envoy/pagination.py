@@ -6,7 +6,7 @@ A pass in which every page does so has missed no row that kept its place among t
 was inserted or deleted between its requests. Let x be a row that was missed, and q the first page
 that begins after x. The pages before q end before x, so all that is known lies before x; but q
 begins with a known row. A row that moved to the end is on the last page, which is answered last.
-Of a row that moved to the front only the total tells.
+Of one that moved to the front, or from one page under way to another, only the total tells.
 """
 
 from __future__ import annotations
