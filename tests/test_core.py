@@ -53,6 +53,13 @@ def test_records_are_the_same_with_and_without_stream_maps(sandbox: Sandbox) -> 
         assert message == other
 
 
+def test_records_say_when_their_page_came(sandbox: Sandbox) -> None:
+    sandbox.envoy.script("/v1/locations", ScriptedResponse(), ScriptedResponse(delay=0.5))
+    records = [m for m in sandbox.run_tap().messages if m["type"] == "RECORD"]
+    first, last = (datetime.fromisoformat(m["time_extracted"]) for m in (records[0], records[-1]))
+    assert last - first > timedelta(seconds=0.4)
+
+
 # The SDK's test suite
 
 suite_envoy = Envoy()
