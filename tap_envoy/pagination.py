@@ -32,7 +32,8 @@ COMMON_LIMITS = {10, 15, 20, 25, 30, 40, 50, 60, 75, 100, 150, 200, 250, 300, 50
 """Rows to which servers limit a response; any other number is a whole list (inferred)."""
 
 SECONDS_PER_PAGE = 0.02
-"""One page more is requested ahead for each that a response takes, waits for the rate included."""
+"""Seconds of a response, with its wait for the rate limit, for which one page more is requested
+ahead: where responses are fast, more threads would only delay each other."""
 
 
 class DepthLimitError(EnvoyError):
@@ -273,9 +274,6 @@ class Pass:
         return page
 
     def _pages_ahead(self, size: int) -> int:
-        """Return how many pages to request ahead: those left but the last, or as many as came.
-
-        One is enough where responses are fast: threads would only delay each other.
-        """
+        """Return how many pages to request ahead: those left but the last, or as many as came."""
         rows = len(self.ids) if self.total is None else self.total - len(self.ids) - size
         return min(-(-rows // size), 1 + int(self.pool.latency / SECONDS_PER_PAGE))

@@ -278,7 +278,8 @@ class TapEnvoy(Tap):
             if option.name in {"catalog", "state"}:
                 option.type = click.Path()  # a missing file is an error like others
             elif option.name == "test" and isinstance(option, click.Option):
-                option.help, option.type = TEST_HELP, click.Choice(["all", "schema", "disabled"])
+                option.help = TEST_HELP
+                option.type = click.Choice([kind.value for kind in CliTestOptionValue])
                 # `invoke` gets it: a callback might be called before `--catalog` is read.
                 option.callback, option.expose_value = None, True
         return command

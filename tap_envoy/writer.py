@@ -70,7 +70,7 @@ class BufferedMessageWriter(MsgSpecWriter):
             RunAbortedError: If stdout is closed or full.
         """
         if isinstance(message, RecordMessage):
-            self._buffer.append(message.to_dict())
+            self.write_record(message.to_dict())
         elif isinstance(message, ActivateVersionMessage):
             self._held_versions.append(message)
         else:

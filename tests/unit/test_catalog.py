@@ -11,6 +11,7 @@ from tap_envoy.exceptions import EnvoyError
 from tap_envoy.records import format_timestamp
 from tap_envoy.tap import TapEnvoy
 from tests.conftest import Sandbox
+from tests.sandbox import RESOURCES
 
 NOW = datetime(2024, 5, 17, 8, tzinfo=UTC)
 TIME = "2024-03-14T08:00:00.000Z"
@@ -167,7 +168,10 @@ INCREMENTAL = {"replication_method": "INCREMENTAL", "replication_key": "updatedA
             "`id` of entries must be a string; correct its schema.",
         ),
         ([entry(), entry("flows"), entry()], "more than one entry of entries; keep one."),
-        ([entry(), {"tap_stream_id": "entrys"}], "unknown streams: entrys; this tap has"),
+        (
+            [entry(), {"tap_stream_id": "entrys"}],
+            f"unknown streams: entrys; this tap has {', '.join(sorted(RESOURCES))}.",
+        ),
         ([], "no stream is selected; set `selected` of one to true."),
         *(
             ([other], "the file is not a Singer catalog; create one with --discover.")

@@ -92,7 +92,7 @@ def test_stream_map_result_becomes_the_type_of_its_property(
 @pytest.mark.parametrize(
     ("maps", "where", "reason"),
     [
-        ({"email": "md5(self)", "fullName": "self.zebra"}, "fullName", " (AttributeDoesNot"),
+        ({"email": "md5(self)", "fullName": "self.x"}, "fullName", " (AttributeDoesNotExist); ch"),
         ({"__filter__": "fullName > 5"}, "__filter__", " (TypeError); check its names"),
         ({"isDelivery": "fullName"}, "isDelivery", ": convert its result to the property's type"),
     ],
